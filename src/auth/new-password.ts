@@ -1,0 +1,30 @@
+/** From the password of a CREATE USER or ALTER USER to the verifier that is stored. */
+
+import { createScramVerifier, formatScramVerifier, parseScramVerifier } from "../scram/verifier.ts";
+
+export interface PasswordPolicy {
+  /** In characters. */
+  readonly minPasswordLength: number;
+  readonly scramIterations: number;
+}
+
+export type NewPassword =
+  | { readonly ok: true; readonly verifier: string }
+  | { readonly ok: false; readonly reason: "empty" | "too_short" | "md5_hash" | "malformed_verifier" };
+
+/**
+ * Hashes a password off the event loop, or takes over a verifier that the client made (psql's \password). The length of
+ * the password behind such a verifier cannot be checked.
+ */
+export async function makeVerifier(password: string, policy: PasswordPolicy): Promise<NewPassword> {
+  if (password === "") return { ok: false, reason: "empty" };
+  if (/^md5[0-9a-f]{32}$/.test(password)) return { ok: false, reason: "md5_hash" };
+  if (password.startsWith("SCRAM-SHA-256$")) {
+    const verifier = parseScramVerifier(password);
+    if (verifier === undefined) return { ok: false, reason: "malformed_verifier" };
+    return { ok: true, verifier: formatScramVerifier(verifier) };
+  }
+  if ([...password].length < policy.minPasswordLength) return { ok: false, reason: "too_short" };
+  const verifier = await createScramVerifier(password, { iterations: policy.scramIterations });
+  return { ok: true, verifier: formatScramVerifier(verifier) };
+}

@@ -1,0 +1,136 @@
+/** The catalog: schema nodedb in PostgreSQL, with its cache, its writer's transaction and its login record. */
+
+import type { Client, Pool, PoolClient } from "pg";
+import { SqlError } from "../errors/sql-error.ts";
+import type { Log } from "../observe/log.ts";
+import { PrincipalCache } from "./cache.ts";
+import { LoginRecorder } from "./login-recorder.ts";
+import { catalogChannel, catalogLockKey, migrate } from "./migrations.ts";
+
+export interface CatalogOptions {
+  /** From `createAdminPool`, on the catalog's database; stays the caller's to end. */
+  readonly pool: Pool;
+  /** Opens the dedicated connection that listens for changes (`connectAdmin`). */
+  readonly connectListener: () => Promise<Client>;
+  /** Hash of a derivate of the master secret; the catalog remembers it. 32 bytes. */
+  readonly masterSecretFingerprint: Buffer;
+  readonly log: Log;
+  readonly pollIntervalMs?: number;
+  readonly reloadSpacingMs?: number;
+  readonly loginFlushDelayMs?: number;
+}
+
+export interface Catalog {
+  readonly pool: Pool;
+  readonly cache: PrincipalCache;
+  /** The front-end's own login role, which owns the schema; no statement of a client may touch it. */
+  readonly adminRole: string;
+  /** Notes a login for last_login_at; costs the login nothing. */
+  recordLogin(principalId: number): void;
+  /** Writes the noted logins now. */
+  flushLogins(): Promise<void>;
+  /** Runs work in a read-only transaction. */
+  read<T>(work: (client: PoolClient) => Promise<T>): Promise<T>;
+  /**
+   * Runs work in a transaction under the catalog's lock, so that writers follow one another, and tells the other
+   * processes. Own cache entries are the caller's to reload, with the ids that it touched.
+   */
+  write<T>(work: (client: PoolClient) => Promise<T>): Promise<T>;
+  /** Writes what is pending and stops listening; the pool stays open. */
+  close(): Promise<void>;
+}
+
+/**
+ * Opens the catalog, creating or migrating its schema.
+ *
+ * @throws SqlError object_not_in_prerequisite_state when the schema is newer than the program, is not ours,
+ * or belongs to another master secret.
+ */
+export async function openCatalog(options: CatalogOptions): Promise<Catalog> {
+  const { pool, log } = options;
+  const adminRole = await withClient(pool, async (client) => {
+    await migrate(client);
+    await claimInstance(client, options.masterSecretFingerprint);
+    const result = await client.query<{ role: string }>("SELECT current_user::text AS role");
+    return result.rows[0]?.role ?? "";
+  });
+  const cache = new PrincipalCache({
+    pool,
+    connectListener: options.connectListener,
+    log,
+    pollIntervalMs: options.pollIntervalMs ?? 30_000,
+    reloadSpacingMs: options.reloadSpacingMs ?? 100,
+  });
+  await cache.open();
+  const logins = new LoginRecorder(pool, log, options.loginFlushDelayMs ?? 5_000);
+  return {
+    pool,
+    cache,
+    adminRole,
+    recordLogin: (principalId) => logins.record(principalId, new Date()),
+    flushLogins: () => logins.flush(),
+    read: (work) => withClient(pool, (client) => transaction(client, "BEGIN READ ONLY", () => work(client))),
+    write: (work) =>
+      withClient(pool, (client) => transaction(client, "BEGIN", () => writeUnderLock(client, work))),
+    close: async () => {
+      await logins
+        .flush()
+        .catch((error: unknown) => log.warn({ err: error }, "cannot record the last logins"));
+      await cache.close();
+    },
+  };
+}
+
+async function writeUnderLock<T>(client: PoolClient, work: (client: PoolClient) => Promise<T>): Promise<T> {
+  await client.query("SELECT pg_catalog.pg_advisory_xact_lock($1::pg_catalog.int8)", [catalogLockKey]);
+  const result = await work(client);
+  await client.query("UPDATE nodedb.instance SET catalog_version = catalog_version + 1");
+  await client.query(`NOTIFY ${catalogChannel}`);
+  return result;
+}
+
+/** Remembers the master secret's fingerprint at the first start, and compares it at each later one. */
+async function claimInstance(client: PoolClient, fingerprint: Buffer): Promise<void> {
+  await client.query(
+    "INSERT INTO nodedb.instance (master_secret_fingerprint) VALUES ($1) ON CONFLICT (only_row) DO NOTHING",
+    [fingerprint],
+  );
+  const found = await client.query<{ master_secret_fingerprint: Buffer }>(
+    "SELECT master_secret_fingerprint FROM nodedb.instance",
+  );
+  if (found.rows[0]?.master_secret_fingerprint.equals(fingerprint) === true) return;
+  throw new SqlError("object_not_in_prerequisite_state", "this catalog belongs to another master secret", {
+    hint: "Start with the data directory whose secret wrote this catalog, or name another database.",
+  });
+}
+
+async function withClient<T>(pool: Pool, work: (client: PoolClient) => Promise<T>): Promise<T> {
+  const client = await pool.connect();
+  // While it is checked out the pool does not listen for its errors; the query that it breaks rejects anyway.
+  const ignore = () => undefined;
+  client.on("error", ignore);
+  let failure: Error | undefined;
+  try {
+    return await work(client);
+  } catch (error) {
+    if (!(error instanceof SqlError)) failure = error instanceof Error ? error : new Error(String(error));
+    throw error;
+  } finally {
+    client.off("error", ignore);
+    // After an error that is not ours the connection's state is unknown: closed, not reused.
+    client.release(failure);
+  }
+}
+
+async function transaction<T>(client: PoolClient, begin: string, work: () => Promise<T>): Promise<T> {
+  await client.query(begin);
+  let result: T;
+  try {
+    result = await work();
+  } catch (error) {
+    await client.query("ROLLBACK").catch(() => undefined);
+    throw error;
+  }
+  await client.query("COMMIT");
+  return result;
+}

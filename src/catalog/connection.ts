@@ -1,0 +1,84 @@
+/** How the front-end itself connects to PostgreSQL: fixed settings on every administrative connection. */
+
+import { Client, type ClientConfig, Pool } from "pg";
+import { SqlError } from "../errors/sql-error.ts";
+
+/**
+ * Sent at startup, so that neither a role's nor a database's own defaults can change them: planted
+ * functions and temporary types never shadow what our SQL names (design: the catalog is trusted less than the code).
+ */
+const fixedSettings = [
+  "search_path=pg_catalog,pg_temp",
+  "default_transaction_isolation=read\\ committed",
+  "default_transaction_read_only=off",
+  "standard_conforming_strings=on",
+  "row_security=on",
+];
+
+/** Adds the fixed settings to a connection's configuration. */
+export function adminConnectionConfig(connection: ClientConfig): ClientConfig {
+  return {
+    application_name: "nodedb",
+    keepAlive: true,
+    ...connection,
+    options: fixedSettings.map((setting) => `-c ${setting}`).join(" "),
+  };
+}
+
+/** Pool for the catalog's database; the caller ends it after `Catalog.close()`. An idle connection that breaks is dropped quietly. */
+export function createAdminPool(connection: ClientConfig, maxConnections: number): Pool {
+  const pool = new Pool({
+    ...adminConnectionConfig(connection),
+    max: maxConnections,
+    idleTimeoutMillis: 60_000,
+  });
+  // Without a listener a connection that breaks while idle would end the process.
+  pool.on("error", () => undefined);
+  return pool;
+}
+
+/** Opens one administrative connection to a database; the caller ends it. */
+export async function connectAdmin(connection: ClientConfig, database: string): Promise<Client> {
+  const { connectionString, ...rest } = connection;
+  const base: ClientConfig =
+    connectionString === undefined ? rest : { ...rest, ...fromUrl(connectionString) };
+  const client = new Client(adminConnectionConfig({ ...base, database }));
+  client.on("error", () => undefined);
+  await client.connect();
+  return client;
+}
+
+/** The parts of a URL one by one, so that the database can be another one than the URL names. */
+function fromUrl(connectionString: string): ClientConfig {
+  const { host, port, user, password, ssl } = new Client({ connectionString });
+  return {
+    host,
+    port,
+    ...(user === undefined ? {} : { user }),
+    ...(password === undefined || password === null ? {} : { password }),
+    ssl,
+  };
+}
+
+/** The SQLSTATE of an error that PostgreSQL raised; undefined for anything else. */
+export function sqlstateOf(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !("code" in error) || !("severity" in error)) return undefined;
+  return typeof error.code === "string" ? error.code : undefined;
+}
+
+/** True when the error says that PostgreSQL cannot be reached or is going away, and not that it refused a statement. */
+export function isConnectionError(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const state = sqlstateOf(error);
+  if (state !== undefined) return state.startsWith("08") || state.startsWith("57P");
+  const code = "code" in error ? error.code : undefined;
+  return (
+    (typeof code === "string" && /^E[A-Z]+$/.test(code)) ||
+    /^(Connection terminated|timeout exc)/.test(error.message)
+  );
+}
+
+/** What the client is told when the catalog cannot be reached. */
+export function catalogUnavailable(cause: unknown): SqlError {
+  return new SqlError("cannot_connect_now", "the catalog is not available", { cause });
+}

@@ -1,0 +1,128 @@
+/** Versions of the catalog's schema, and how an older one is brought to the program's. */
+
+import type { PoolClient } from "pg";
+import { SqlError } from "../errors/sql-error.ts";
+
+/** Key of the advisory lock under which the catalog and PostgreSQL's roles are changed ("nodedb" in ASCII). */
+export const catalogLockKey = "121390923866210";
+
+/** Channel on which other processes learn that the catalog changed; its payload is never read. */
+export const catalogChannel = "nodedb_catalog";
+
+/**
+ * One entry per version, never edited once released. Each runs in its own transaction.
+ * `principal` is wider than users, for service accounts and stand-alone keys: names are unique over all kinds,
+ * because each is also the name of one PostgreSQL role. `principal_role.role` is text, so that custom roles fit.
+ */
+const migrations: readonly string[] = [
+  `CREATE TABLE nodedb.instance (
+     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+     master_secret_fingerprint bytea NOT NULL,
+     catalog_version pg_catalog.int8 NOT NULL DEFAULT 1,
+     created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+   );
+   CREATE TABLE nodedb.tenant (
+     id pg_catalog.int8 PRIMARY KEY CHECK (id >= 0),
+     name text NOT NULL UNIQUE,
+     created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+   );
+   INSERT INTO nodedb.tenant (id, name) VALUES (0, 'system'), (1, 'default');
+   CREATE TABLE nodedb.principal (
+     id pg_catalog.int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+     kind text NOT NULL,
+     name text NOT NULL CONSTRAINT principal_name_key UNIQUE,
+     tenant_id pg_catalog.int8 NOT NULL REFERENCES nodedb.tenant (id),
+     scram_verifier text,
+     can_login boolean NOT NULL DEFAULT true,
+     valid_until timestamptz,
+     connection_limit pg_catalog.int4 NOT NULL DEFAULT -1 CHECK (connection_limit >= -1),
+     default_database text,
+     role_version pg_catalog.int4 NOT NULL DEFAULT 1,
+     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+     last_login_at timestamptz
+   );
+   CREATE TABLE nodedb.principal_role (
+     principal_id pg_catalog.int8 NOT NULL REFERENCES nodedb.principal (id) ON DELETE CASCADE,
+     role text NOT NULL,
+     ordinal pg_catalog.int8 NOT NULL,
+     PRIMARY KEY (principal_id, role)
+   );
+   CREATE INDEX principal_role_role_idx ON nodedb.principal_role (role);
+   CREATE INDEX principal_tenant_id_idx ON nodedb.principal (tenant_id);`,
+];
+
+/** The version that this program reads and writes. */
+export const schemaVersion = migrations.length;
+
+/**
+ * Creates the schema or brings it to `schemaVersion`; does nothing when it is there already.
+ *
+ * @throws SqlError object_not_in_prerequisite_state when the schema is newer than the program, or is somebody else's.
+ */
+export async function migrate(client: PoolClient): Promise<void> {
+  await client.query("SELECT pg_catalog.pg_advisory_lock($1::pg_catalog.int8)", [catalogLockKey]);
+  try {
+    await claimSchema(client);
+    const found = await client.query<{ version: number }>(
+      "SELECT coalesce(pg_catalog.max(version), 0) AS version FROM nodedb.schema_version",
+    );
+    const current = found.rows[0]?.version ?? 0;
+    if (current > schemaVersion) {
+      throw new SqlError(
+        "object_not_in_prerequisite_state",
+        `the catalog has schema version ${current}, this program knows versions up to ${schemaVersion}`,
+        { hint: "Start the program version that wrote this catalog, or a newer one." },
+      );
+    }
+    for (let version = current + 1; version <= schemaVersion; version += 1) {
+      await inTransaction(client, async () => {
+        await client.query(migrations[version - 1] ?? "");
+        await client.query("INSERT INTO nodedb.schema_version (version) VALUES ($1)", [version]);
+      });
+    }
+  } finally {
+    await client.query("SELECT pg_catalog.pg_advisory_unlock($1::pg_catalog.int8)", [catalogLockKey]);
+  }
+}
+
+/** Creates schema and version table, or checks that the schema that stands there is our own. */
+async function claimSchema(client: PoolClient): Promise<void> {
+  const found = await client.query<{ is_ours: boolean; has_versions: boolean }>(
+    `SELECT pg_catalog.pg_has_role(n.nspowner, 'USAGE') AS is_ours,
+            EXISTS (SELECT FROM pg_catalog.pg_class c
+                     WHERE c.relnamespace = n.oid AND c.relname = 'schema_version') AS has_versions
+       FROM pg_catalog.pg_namespace n WHERE n.nspname = 'nodedb'`,
+  );
+  const schema = found.rows[0];
+  if (schema?.is_ours === true && schema.has_versions) return;
+  if (schema !== undefined) {
+    throw new SqlError(
+      "object_not_in_prerequisite_state",
+      'schema "nodedb" exists and is not a NodeDB catalog',
+      {
+        hint: "Name a database without such a schema in upstream.url.",
+      },
+    );
+  }
+  await inTransaction(client, async () => {
+    await client.query(
+      `CREATE SCHEMA nodedb;
+       REVOKE ALL ON SCHEMA nodedb FROM PUBLIC;
+       CREATE TABLE nodedb.schema_version (
+         version pg_catalog.int4 PRIMARY KEY,
+         applied_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+       );`,
+    );
+  });
+}
+
+async function inTransaction(client: PoolClient, work: () => Promise<void>): Promise<void> {
+  await client.query("BEGIN");
+  try {
+    await work();
+    await client.query("COMMIT");
+  } catch (error) {
+    await client.query("ROLLBACK").catch(() => undefined);
+    throw error;
+  }
+}
