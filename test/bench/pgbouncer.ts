@@ -1,0 +1,96 @@
+/** PgBouncer as a target: session mode, SCRAM towards clients, and a file of verifiers as its list of users. */
+
+import { chownSync, mkdirSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import type { BenchOptions } from "./arguments.ts";
+import {
+  findProgram,
+  freePort,
+  type RunAs,
+  runProgram,
+  startChild,
+  waitUntilReady,
+} from "./child-process.ts";
+import { database, directUser, type PostgresServer, readVerifier } from "./postgres-server.ts";
+import type { Target } from "./targets.ts";
+
+/** Starts PgBouncer in a folder of its own under `workDir`. */
+export async function startPgBouncer(
+  workDir: string,
+  runAs: RunAs | undefined,
+  options: BenchOptions,
+  server: PostgresServer,
+  password: string,
+): Promise<Target> {
+  const program = findProgram("pgbouncer");
+  const folder = join(workDir, "pgbouncer");
+  const port = await freePort();
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const files = {
+    // The verifier that PostgreSQL has, so that logging in costs what it costs the front-end: no PBKDF2,
+    // and PgBouncer can use the client's keys upstream.
+    "userlist.txt": `"${directUser}" "${await readVerifier(server, directUser)}"\n`,
+    "pgbouncer.ini": configuration(folder, port, options, server),
+  };
+  for (const [name, content] of Object.entries(files)) writeFileSync(join(folder, name), content);
+  if (runAs !== undefined) {
+    for (const path of [folder, ...Object.keys(files).map((name) => join(folder, name))]) {
+      chownSync(path, runAs.uid, runAs.gid);
+    }
+  }
+  const child = startChild(program, [join(folder, "pgbouncer.ini")], {
+    runAs,
+    logFile: join(workDir, "pgbouncer.log"),
+  });
+  // SIGTERM is PgBouncer's immediate shutdown.
+  const close = () => child.stop("SIGTERM");
+  try {
+    await waitUntilReady("PgBouncer", child, () => acceptsConnections(port));
+    const version = (await runProgram(program, ["--version"])).split("\n")[0] ?? "";
+    return {
+      name: "pgbouncer",
+      endpoint: { host: "127.0.0.1", port, user: directUser, password, database },
+      proxyPid: child.pid,
+      version,
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+function configuration(folder: string, port: number, options: BenchOptions, server: PostgresServer): string {
+  const host = options.upstream === "unix" ? server.socketDir : "127.0.0.1";
+  // As large as PostgreSQL allows: the number of connections is not what is compared.
+  const connections = options.sessions + 100;
+  return `[databases]
+${database} = host=${host} port=${server.port} dbname=${database}
+
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = ${port}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = ${join(folder, "userlist.txt")}
+pool_mode = session
+max_client_conn = ${connections}
+default_pool_size = ${connections}
+log_connections = 0
+log_disconnections = 0
+log_stats = 0
+`;
+}
+
+/** True when something listens on the loopback port. */
+export function acceptsConnections(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, "127.0.0.1");
+    socket.once("connect", () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once("error", () => resolve(false));
+  });
+}

@@ -1,0 +1,186 @@
+/** Entry of `npm run bench`: starts the targets, measures them in turns and prints the report. */
+
+import { randomBytes } from "node:crypto";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpus, release, tmpdir } from "node:os";
+import { join } from "node:path";
+import { type BenchOptions, parseArguments, type Section, UsageError, usage } from "./arguments.ts";
+import { findProgram, runProgram, unprivilegedUser } from "./child-process.ts";
+import { measureCopyThroughput, measureSlowReader } from "./copy-out.ts";
+import { startFrontEnd } from "./front-end.ts";
+import { measureIdleMemory } from "./idle-memory.ts";
+import type { Measurements } from "./measurements.ts";
+import { type PgbenchLoad, runPgbench } from "./pgbench.ts";
+import { startPgBouncer } from "./pgbouncer.ts";
+import { database, startPostgresServer } from "./postgres-server.ts";
+import { formatReport } from "./report.ts";
+import { directTarget, type Target } from "./targets.ts";
+
+type Cleanup = () => Promise<void>;
+
+/** Connections warm caches, the JIT and the pools; the first run after a start is never a measurement. */
+const warmUpSeconds = 2;
+
+async function main(): Promise<number> {
+  const options = parseArguments(process.argv.slice(2));
+  if (options === undefined) {
+    process.stdout.write(usage);
+    return 0;
+  }
+  const cleanups: Cleanup[] = [];
+  const cleanUp = async () => {
+    for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+  };
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.once(signal, () => {
+      cleanUp().finally(() => process.exit(130));
+    });
+  }
+  try {
+    const measurements = await measureAll(options, cleanups);
+    process.stdout.write(`${formatReport(measurements)}\n`);
+    if (options.jsonFile !== undefined) {
+      writeFileSync(options.jsonFile, `${JSON.stringify(measurements, undefined, 2)}\n`);
+    }
+    return 0;
+  } finally {
+    await cleanUp();
+  }
+}
+
+async function measureAll(options: BenchOptions, cleanups: Cleanup[]): Promise<Measurements> {
+  const workDir = mkdtempSync(join(tmpdir(), "nodedb-bench-"));
+  cleanups.push(async () => rmSync(workDir, { recursive: true, force: true }));
+  // PostgreSQL and PgBouncer, as another user, must get through to their own folders in it.
+  chmodSync(workDir, 0o711);
+  const runAs = unprivilegedUser();
+  const secret = () => randomBytes(18).toString("hex");
+  const passwords = { superuser: secret(), direct: secret(), client: secret() };
+
+  progress("starting PostgreSQL and filling pgbench's tables");
+  const server = await startPostgresServer(workDir, runAs, options, passwords);
+  cleanups.push(() => server.close());
+
+  const startTarget = {
+    direct: async () => directTarget(server, passwords.direct, database),
+    pgbouncer: () => startPgBouncer(workDir, runAs, options, server, passwords.direct),
+    nodedb: () => startFrontEnd(workDir, options, server, passwords),
+  };
+  const measurements: Measurements = {
+    environment: await describeRun(options),
+    idle: [],
+    copy: [],
+    slowReader: [],
+    pgbench: [],
+  };
+  for (const section of options.sections) {
+    // A fresh process for each section: memory that one has freed would hide what the next one needs.
+    const targets: Target[] = [];
+    const stopTargets = async () => {
+      for (const target of targets.splice(0)) await target.close();
+    };
+    cleanups.push(stopTargets);
+    for (const name of options.targets) targets.push(await startTarget[name]());
+    for (const target of targets) measurements.environment[target.name] = target.version;
+    await measureSection[section](targets, options, measurements);
+    await stopTargets();
+  }
+  return measurements;
+}
+
+type MeasureSection = (targets: Target[], options: BenchOptions, into: Measurements) => Promise<void>;
+
+const measureSection: Readonly<Record<Section, MeasureSection>> = {
+  idle: async (targets, options, into) => {
+    for (const { proxyPid, ...target } of targets) {
+      if (proxyPid === undefined) continue;
+      progress(`idle sessions, ${target.name}`);
+      const result = await measureIdleMemory({ ...target, proxyPid }, proxyPid, options.sessions);
+      into.idle.push({ target: target.name, ...result });
+    }
+  },
+  copy: async (targets, options, into) => {
+    for (const target of targets) await measureCopyThroughput(target, Math.min(options.copyMegabytes, 50));
+    for (let round = 1; round <= options.rounds; round += 1) {
+      for (const target of targets) {
+        progress(`COPY out, round ${round}, ${target.name}`);
+        const result = await measureCopyThroughput(target, options.copyMegabytes);
+        into.copy.push({ target: target.name, round, ...result });
+      }
+    }
+    for (const target of targets) {
+      if (target.proxyPid === undefined) continue;
+      progress(`COPY out to a slow reader, ${target.name}`);
+      const result = await measureSlowReader(target, target.proxyPid, options.copyMegabytes);
+      into.slowReader.push({ target: target.name, ...result });
+    }
+  },
+  pgbench: async (targets, options, into) => {
+    const loads = options.modes.flatMap((mode) =>
+      options.clients.map((clients) => ({ mode, clients, reconnect: false, seconds: options.seconds })),
+    );
+    await measurePgbench("pgbench", targets, loads, options, into);
+  },
+  churn: async (targets, options, into) => {
+    const { churnClients: clients, seconds } = options;
+    await measurePgbench(
+      "churn",
+      targets,
+      [{ mode: "simple", clients, reconnect: true, seconds }],
+      options,
+      into,
+    );
+  },
+};
+
+/** Round by round, load by load, the targets right after one another. */
+async function measurePgbench(
+  section: "pgbench" | "churn",
+  targets: readonly Target[],
+  loads: readonly PgbenchLoad[],
+  options: BenchOptions,
+  into: Measurements,
+): Promise<void> {
+  const clients = Math.max(...loads.map((load) => load.clients));
+  for (const target of targets) {
+    for (const load of loads.slice(0, 1)) {
+      await runPgbench(target, { ...load, clients, seconds: warmUpSeconds });
+    }
+  }
+  for (let round = 1; round <= options.rounds; round += 1) {
+    for (const load of loads) {
+      for (const target of targets) {
+        progress(`${section}, round ${round}, ${load.mode}, ${load.clients} clients, ${target.name}`);
+        const result = await runPgbench(target, load);
+        const { mode, clients: loadClients } = load;
+        into.pgbench.push({ section, mode, clients: loadClients, round, target: target.name, ...result });
+      }
+    }
+  }
+}
+
+async function describeRun(options: BenchOptions): Promise<Record<string, string>> {
+  const [cpu] = cpus();
+  return {
+    machine: `${cpus().length} × ${cpu?.model ?? "unknown CPU"}, Linux ${release()}`,
+    client: (await runProgram(findProgram("pgbench"), ["--version"])).trim(),
+    upstream: `${options.upstream === "unix" ? "unix socket" : "TCP"}, ${options.upstreamAuth} (both proxies)`,
+    rounds: `${options.rounds}, of ${options.seconds} s each for pgbench; medians`,
+  };
+}
+
+function progress(text: string): void {
+  process.stderr.write(`… ${text}\n`);
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  if (error instanceof UsageError) {
+    process.stderr.write(`${error.message}\n\n${usage}`);
+    process.exitCode = 2;
+  } else {
+    process.stderr.write(`benchmark failed: ${error instanceof Error ? error.stack : String(error)}\n`);
+    process.exitCode = 1;
+  }
+}
