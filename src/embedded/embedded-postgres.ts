@@ -49,6 +49,7 @@ const firstRestartDelayMs = 100;
 /** A run that lasted this long clears the count of failures. */
 const healthyRunMs = 60_000;
 const maxLogBytes = 10 * 1024 * 1024;
+const reportedLogLines = 5;
 
 /**
  * Starts PostgreSQL on `<dataDir>/postgres`, making the cluster if there is none.
@@ -140,7 +141,7 @@ export async function openEmbeddedPostgres(options: EmbeddedPostgresOptions): Pr
     } catch (cause) {
       guarded.release();
       await guarded.exited;
-      throw new Error(`embedded PostgreSQL did not start: ${lastLogLine(logPath, logOffset)}`, { cause });
+      throw new Error(`embedded PostgreSQL did not start: ${lastLogLines(logPath, logOffset)}`, { cause });
     }
   }
 
@@ -331,9 +332,7 @@ function rotateLog(path: string): void {
 }
 
 /** What PostgreSQL itself said, which is the reason; statements are not logged, so nothing secret is in it. */
-function lastLogLine(path: string, offset: number): string {
+function lastLogLines(path: string, offset: number): string {
   const lines = readFileSync(path).subarray(offset).toString("utf8").trim().split("\n");
-  const telling =
-    lines.findLast((line) => /\b(FATAL|PANIC|ERROR):|error while loading/.test(line)) ?? lines.at(-1);
-  return telling === undefined || telling === "" ? `see ${path}` : `${telling} (more in ${path})`;
+  return `${lines.slice(-reportedLogLines).join("\n")}\n(more in ${path})`;
 }
