@@ -17,7 +17,8 @@ export const usage = `usage: npm run bench -- [option ...]
   --upstream unix|tcp       how both proxies reach PostgreSQL (unix)
   --upstream-auth trust|scram
                             what PostgreSQL asks of both proxies; tcp is always scram (trust)
-  --pg-bin DIR              PostgreSQL server programs (default: the embedded ones)
+  --postgres embedded|debian
+                            PostgreSQL 18 from npm, or Debian's 15 (embedded)
   --json FILE               also write every measurement there
   --help
 `;
@@ -44,7 +45,7 @@ export interface BenchOptions {
   readonly copyMegabytes: number;
   readonly upstream: "unix" | "tcp";
   readonly upstreamAuth: "trust" | "scram";
-  readonly pgBin: string | undefined;
+  readonly postgres: "embedded" | "debian";
   readonly jsonFile: string | undefined;
 }
 
@@ -79,7 +80,7 @@ export function parseArguments(argv: readonly string[]): BenchOptions | undefine
       upstream === "tcp"
         ? "scram"
         : oneOf("--upstream-auth", values["upstream-auth"] ?? "trust", ["trust", "scram"]),
-    pgBin: values["pg-bin"],
+    postgres: oneOf("--postgres", values.postgres ?? "embedded", ["embedded", "debian"]),
     jsonFile: values.json,
   };
 }
@@ -102,7 +103,7 @@ function parseValues(argv: readonly string[]) {
         "copy-megabytes": text,
         upstream: text,
         "upstream-auth": text,
-        "pg-bin": text,
+        postgres: text,
         json: text,
         help: { type: "boolean" },
       },

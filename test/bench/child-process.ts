@@ -1,21 +1,16 @@
-/** Programs that the benchmark starts: found, run as an unprivileged user where needed, and ended by their process id. */
+/** Programs that the benchmark starts: found, watched until they are ready, and ended by their process id. */
 
 import { execFile, spawn } from "node:child_process";
-import { existsSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
+import type { UnprivilegedUser } from "../../src/embedded/unprivileged-user.ts";
 
 const run = promisify(execFile);
 
 const stopTimeoutMs = 15_000;
-
-/** Whom a server runs as; PostgreSQL and PgBouncer refuse to run as root. */
-export interface RunAs {
-  readonly uid: number;
-  readonly gid: number;
-}
 
 export interface Child {
   readonly pid: number;
@@ -28,7 +23,8 @@ export interface Child {
 
 export interface ChildOptions {
   readonly env?: Readonly<Record<string, string>>;
-  readonly runAs?: RunAs | undefined;
+  /** PgBouncer refuses to run as root. */
+  readonly runAs?: UnprivilegedUser | undefined;
   /** Receives standard output and standard error. */
   readonly logFile: string;
 }
@@ -41,10 +37,17 @@ export function startChild(command: string, args: readonly string[], options: Ch
     stdio: ["ignore", log, log],
     ...options.runAs,
   });
+  closeSync(log);
   const pid = child.pid;
   if (pid === undefined) throw new Error(`${command} could not be started`);
+  // The benchmark may end without reaching its own clean-up.
+  const killOnExit = () => child.kill("SIGKILL");
+  process.once("exit", killOnExit);
   const exit = new Promise<void>((resolve) => {
-    child.once("exit", () => resolve());
+    child.once("exit", () => {
+      process.off("exit", killOnExit);
+      resolve();
+    });
   });
   const hasExited = () => child.exitCode !== null || child.signalCode !== null;
   return {
@@ -84,12 +87,11 @@ export async function waitUntilReady(
 export async function runProgram(
   command: string,
   args: readonly string[],
-  options: { readonly env?: Readonly<Record<string, string>>; readonly runAs?: RunAs | undefined } = {},
+  options: { readonly env?: Readonly<Record<string, string>> } = {},
 ): Promise<string> {
   const { stdout } = await run(command, args, {
     env: { ...process.env, ...options.env },
     maxBuffer: 1 << 24,
-    ...options.runAs,
   });
   return stdout;
 }
@@ -110,23 +112,6 @@ export function findProgram(name: string): string {
   const found = folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
   if (found === undefined) throw new Error(`${name} is not installed`);
   return found;
-}
-
-/**
- * The user for servers that refuse to run as root.
- *
- * @returns undefined when this process is not root: then they run as the same user
- */
-export function unprivilegedUser(): RunAs | undefined {
-  if (process.getuid?.() !== 0) return undefined;
-  const accounts = readFileSync("/etc/passwd", "utf8")
-    .split("\n")
-    .map((line) => line.split(":"));
-  const account = ["postgres", "nobody"]
-    .map((name) => accounts.find((fields) => fields[0] === name))
-    .find((fields) => fields !== undefined);
-  if (account === undefined) throw new Error("running as root, and neither user postgres nor nobody exists");
-  return { uid: Number(account[2]), gid: Number(account[3]) };
 }
 
 /** A TCP port on loopback that was free a moment ago, for programs that cannot choose one themselves. */

@@ -6,7 +6,12 @@ import pg from "pg";
 import type { BenchOptions } from "./arguments.ts";
 import { startChild, waitUntilReady } from "./child-process.ts";
 import { acceptsConnections } from "./pgbouncer.ts";
-import { database, grantPgbenchTables, type PostgresServer } from "./postgres-server.ts";
+import {
+  database,
+  grantPgbenchTables,
+  maxUpstreamConnections,
+  type PostgresServer,
+} from "./postgres-server.ts";
 import type { Target } from "./targets.ts";
 
 const superuser = "nodedb";
@@ -77,7 +82,7 @@ async function createClientUser(login: pg.ClientConfig, password: string): Promi
 
 /** The same room as PgBouncer has. */
 function limits(options: BenchOptions): string {
-  const connections = options.sessions + 100;
+  const connections = maxUpstreamConnections(options);
   return `[server]
 max_connections = ${connections}
 

