@@ -20,8 +20,8 @@ import { directTarget, type Target } from "./targets.ts";
 
 type Cleanup = () => Promise<void>;
 
-/** Connections warm caches, the JIT and the pools; the first run after a start is never a measurement. */
-const warmUpSeconds = 2;
+/** Caches, compiled code and pools fill up first: the first runs after a start are never measurements. */
+const warmUpSeconds = 1;
 
 async function main(): Promise<number> {
   const options = parseArguments(process.argv.slice(2));
@@ -144,19 +144,17 @@ async function measurePgbench(
   options: BenchOptions,
   into: Measurements,
 ): Promise<void> {
-  const clients = Math.max(...loads.map((load) => load.clients));
-  for (const target of targets) {
-    for (const load of loads.slice(0, 1)) {
-      await runPgbench(target, { ...load, clients, seconds: warmUpSeconds });
-    }
+  const mostClients = Math.max(...loads.map((load) => load.clients));
+  for (const load of loads.filter(({ clients }) => clients === mostClients)) {
+    for (const target of targets) await runPgbench(target, { ...load, seconds: warmUpSeconds });
   }
   for (let round = 1; round <= options.rounds; round += 1) {
     for (const load of loads) {
       for (const target of targets) {
         progress(`${section}, round ${round}, ${load.mode}, ${load.clients} clients, ${target.name}`);
         const result = await runPgbench(target, load);
-        const { mode, clients: loadClients } = load;
-        into.pgbench.push({ section, mode, clients: loadClients, round, target: target.name, ...result });
+        const { mode, clients } = load;
+        into.pgbench.push({ section, mode, clients, round, target: target.name, ...result });
       }
     }
   }
