@@ -16,7 +16,8 @@ export const usage = `usage: npm run bench -- [option ...]
   --copy-megabytes N        size of one COPY (500)
   --upstream unix|tcp       how both proxies reach PostgreSQL (unix)
   --upstream-auth trust|scram
-                            what PostgreSQL asks of both proxies; tcp is always scram (trust)
+                            what PostgreSQL asks of both proxies on the unix socket (scram;
+                            the front-end refuses an external PostgreSQL that trusts everybody)
   --postgres embedded|debian
                             PostgreSQL 18 from npm, or Debian's 15 (embedded)
   --json FILE               also write every measurement there
@@ -79,7 +80,7 @@ export function parseArguments(argv: readonly string[]): BenchOptions | undefine
     upstreamAuth:
       upstream === "tcp"
         ? "scram"
-        : oneOf("--upstream-auth", values["upstream-auth"] ?? "trust", ["trust", "scram"]),
+        : oneOf("--upstream-auth", values["upstream-auth"] ?? "scram", ["trust", "scram"]),
     postgres: oneOf("--postgres", values.postgres ?? "embedded", ["embedded", "debian"]),
     jsonFile: values.json,
   };
