@@ -1,10 +1,12 @@
 /** Runs a foreign client's program and turns each line that it reports into a test of its own. */
 
-import { spawn, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Endpoint, libpqEnvironment, openEndpoint } from "./endpoint.ts";
+import { type Endpoint, libpqEnvironment, openEndpoint, type Upstream } from "./endpoint.ts";
+import { hasDebianPostgres } from "./postgres.ts";
+import { type Finished, runProgram } from "./run-program.ts";
 import { requireClient } from "./skips.ts";
 
 const programDirectory = fileURLToPath(new URL("../clients/programs/", import.meta.url));
@@ -35,12 +37,6 @@ interface Report {
   readonly message?: string;
 }
 
-interface Finished {
-  readonly stdout: string;
-  readonly stderr: string;
-  readonly status: number | null;
-}
-
 export interface ClientProgram {
   /** The client as a reader knows it, with its Debian package. */
   readonly client: string;
@@ -52,46 +48,56 @@ export interface ClientProgram {
 }
 
 /**
- * Declares one test for each check. The names stand in the test file and not only in the program, so
- * that a check that is never reported (the program died, or somebody removed it) fails.
+ * Declares one test for each check and each upstream. The names stand in the test file and not only in
+ * the program, so that a check that is never reported (the program died, or somebody removed it) fails.
  */
 export function describeClientProgram(program: ClientProgram): void {
-  describe(program.client, () => {
+  describe(`${program.client}, PostgreSQL 18 at the far end`, () => {
     const isThere = requireClient(program.client, program.isPresent);
-    const reports = new Map<string, Report>();
-    let endpoint: Endpoint | undefined;
-    let finished: Finished = { stdout: "", stderr: "the program was not started", status: null };
+    declareChecks(program, "embedded", isThere);
+  });
+  describe(`${program.client}, PostgreSQL 15 at the far end`, () => {
+    const isThere =
+      requireClient(program.client, program.isPresent) &&
+      requireClient("PostgreSQL 15 (postgresql-15)", hasDebianPostgres);
+    declareChecks(program, "debian", isThere);
+  });
+}
 
-    beforeAll(async () => {
-      if (!isThere) {
-        return;
-      }
-      endpoint = await openEndpoint();
-      for (const command of program.commands) {
-        finished = await run(command, libpqEnvironment(endpoint));
-      }
-      for (const report of finished.stdout.split("\n").flatMap(parseReport)) {
-        reports.set(report.check, report);
-      }
-    });
+function declareChecks(program: ClientProgram, upstream: Upstream, isThere: boolean): void {
+  const reports = new Map<string, Report>();
+  let endpoint: Endpoint | undefined;
+  let finished: Finished = { stdout: "", stderr: "the program was not started", status: null };
 
-    afterAll(() => endpoint?.close());
-
-    const names = [...commonChecks, ...program.checks];
-    for (const name of names) {
-      test.skipIf(!isThere)(name, () => {
-        const report = reports.get(name);
-        if (report === undefined) {
-          expect.fail(`not reported; status ${finished.status}\n${finished.stderr.slice(-2000)}`);
-        }
-        expect(report.ok, report.message).toBe(true);
-      });
+  beforeAll(async () => {
+    if (!isThere) {
+      return;
     }
+    endpoint = await openEndpoint(upstream);
+    for (const [name, ...args] of program.commands) {
+      finished = await runProgram(name, args, libpqEnvironment(endpoint), { cwd: programDirectory });
+    }
+    for (const report of finished.stdout.split("\n").flatMap(parseReport)) {
+      reports.set(report.check, report);
+    }
+  });
 
-    test.skipIf(!isThere)("ends well and reports nothing that is not listed", () => {
-      expect(finished.status, finished.stderr.slice(-2000)).toBe(0);
-      expect([...reports.keys()].filter((name) => !names.includes(name))).toEqual([]);
+  afterAll(() => endpoint?.close());
+
+  const names = [...commonChecks, ...program.checks];
+  for (const name of names) {
+    test.skipIf(!isThere)(name, () => {
+      const report = reports.get(name);
+      if (report === undefined) {
+        expect.fail(`not reported; status ${finished.status}\n${finished.stderr.slice(-2000)}`);
+      }
+      expect(report.ok, report.message).toBe(true);
     });
+  }
+
+  test.skipIf(!isThere)("ends well and reports nothing that is not listed", () => {
+    expect(finished.status, finished.stderr.slice(-2000)).toBe(0);
+    expect([...reports.keys()].filter((name) => !names.includes(name))).toEqual([]);
   });
 }
 
@@ -108,31 +114,6 @@ export function findPythonWith(module: string): string | undefined {
 /** Path of a file that Debian's packages install, when it is there. */
 export function isInstalled(path: string): boolean {
   return existsSync(path);
-}
-
-/** Longest run of one program; the slowest needs about five seconds. */
-const programTimeoutMs = 90_000;
-
-function run([program, ...args]: readonly [string, ...string[]], env: NodeJS.ProcessEnv): Promise<Finished> {
-  return new Promise((resolve) => {
-    const child = spawn(program, args, {
-      cwd: programDirectory,
-      env: { ...env, PYTHONDONTWRITEBYTECODE: "1" },
-      stdio: ["ignore", "pipe", "pipe"],
-      timeout: programTimeoutMs,
-      killSignal: "SIGKILL",
-    });
-    let stdout = "";
-    let stderr = "";
-    child.stdout.setEncoding("utf8").on("data", (text: string) => {
-      stdout += text;
-    });
-    child.stderr.setEncoding("utf8").on("data", (text: string) => {
-      stderr += text;
-    });
-    child.on("error", (error) => resolve({ stdout, stderr: String(error), status: null }));
-    child.on("close", (status) => resolve({ stdout, stderr, status }));
-  });
 }
 
 function parseReport(line: string): Report[] {

@@ -18,16 +18,17 @@ export interface Endpoint {
 
 type Server = Omit<Endpoint, "user" | "password">;
 
+/** The PostgreSQL at the far end: `embedded` is 18, from npm; `debian` is 15. */
+export type Upstream = "embedded" | "debian";
+
 /**
- * Starts a server of the kind that NODEDB_TEST_ENDPOINT names, and makes the ordinary user and the
- * table `public.account` with one row:
- * - `direct`: PostgreSQL 18 without the front-end, `direct-debian`: Debian's 15;
- * - `postgres://admin:password@host:port/database`: a server that runs already, in a database of its own.
- *
- * What passes against PostgreSQL must pass through the front-end unchanged.
+ * Starts a server, and makes the ordinary user and the table `public.account` with one row in it.
+ * NODEDB_TEST_ENDPOINT says what kind of server:
+ * - `direct`: PostgreSQL without the front-end. What passes there must pass through the front-end unchanged.
+ * - `postgres://admin:password@host:port/database`: one that runs already, in a database of its own.
  */
-export async function openEndpoint(): Promise<Endpoint> {
-  const server = await openServer(process.env.NODEDB_TEST_ENDPOINT ?? "direct");
+export async function openEndpoint(upstream: Upstream = "embedded"): Promise<Endpoint> {
+  const server = await openServer(process.env.NODEDB_TEST_ENDPOINT ?? "direct", upstream);
   const endpoint = {
     ...server,
     user: `app_${randomBytes(4).toString("hex")}`,
@@ -95,9 +96,9 @@ export function libpqEnvironment(endpoint: Endpoint, as: "user" | "admin" = "use
   };
 }
 
-async function openServer(kind: string): Promise<Server> {
-  if (kind === "direct" || kind === "direct-debian") {
-    return openPostgres(kind === "direct" ? "embedded" : "debian");
+async function openServer(kind: string, upstream: Upstream): Promise<Server> {
+  if (kind === "direct") {
+    return openPostgres(upstream);
   }
   if (/^postgres(ql)?:/.test(kind)) {
     return openDatabaseOf(new URL(kind));
@@ -105,8 +106,8 @@ async function openServer(kind: string): Promise<Server> {
   throw new Error(`NODEDB_TEST_ENDPOINT=${kind} is unknown`);
 }
 
-async function openPostgres(version: "embedded" | "debian"): Promise<Server> {
-  const postgres = await startPostgres({ version, tcp: true });
+async function openPostgres(upstream: Upstream): Promise<Server> {
+  const postgres = await startPostgres({ version: upstream, tcp: true });
   return {
     host: "127.0.0.1",
     port: postgres.port,
