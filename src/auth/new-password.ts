@@ -1,5 +1,6 @@
 /** From the password of a CREATE USER or ALTER USER to the verifier that is stored. */
 
+import { randomBytes } from "node:crypto";
 import { createScramVerifier, formatScramVerifier, parseScramVerifier } from "../scram/verifier.ts";
 
 export interface PasswordPolicy {
@@ -25,6 +26,9 @@ export async function makeVerifier(password: string, policy: PasswordPolicy): Pr
     return { ok: true, verifier: formatScramVerifier(verifier) };
   }
   if ([...password].length < policy.minPasswordLength) return { ok: false, reason: "too_short" };
-  const verifier = await createScramVerifier(password, { iterations: policy.scramIterations });
+  const verifier = await createScramVerifier(password, {
+    iterations: policy.scramIterations,
+    salt: randomBytes(16),
+  });
   return { ok: true, verifier: formatScramVerifier(verifier) };
 }

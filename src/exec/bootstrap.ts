@@ -1,10 +1,20 @@
 /** What every start does before the first client: groups, the first superuser, and the roles of all users. */
 
+import { randomBytes } from "node:crypto";
+import { defaultTenantId } from "../catalog/tenants.ts";
+import { createUserRow, loadUsers, loadUsersById } from "../catalog/users.ts";
+import { SqlError } from "../errors/sql-error.ts";
+import { reconcileGroups, reconcileRoles } from "../upstream/reconcile-roles.ts";
+import { isSuperuser } from "./authorize.ts";
 import type { ExecutorDependencies } from "./context.ts";
+import { roleExists } from "./find-user.ts";
+import { checkNewName } from "./role-names.ts";
+import { desiredRoleOf, translateErrors } from "./run-statement.ts";
+import { verifierFor } from "./user-options.ts";
 
 export interface BootstrapOptions {
   readonly superuserName: string;
-  /** Given by the environment; a random one is made when it is absent and needed. */
+  /** Given by the environment; a random one is made when it is absent and needed. Looked at on the first start only. */
   readonly superuserPassword: string | undefined;
 }
 
@@ -15,7 +25,80 @@ export interface BootstrapResult {
   readonly generatedPassword: string | undefined;
 }
 
-export declare function bootstrap(
-  deps: Pick<ExecutorDependencies, "catalog" | "roleOptions" | "minPasswordLength" | "scramIterations">,
-  options: BootstrapOptions,
-): Promise<BootstrapResult>;
+type Dependencies = Pick<
+  ExecutorDependencies,
+  "catalog" | "roleOptions" | "minPasswordLength" | "scramIterations"
+>;
+
+/** Random bytes in a generated password. */
+const generatedPasswordBytes = 18;
+
+/**
+ * Brings PostgreSQL's groups and roles to what the catalog says, in one transaction, and creates the superuser where there
+ * is none at all. Call after `openCatalog` and before the first login.
+ *
+ * @throws SqlError when the name is taken by another role, the password is refused, or the upstream login may not do it
+ */
+export async function bootstrap(deps: Dependencies, options: BootstrapOptions): Promise<BootstrapResult> {
+  const { catalog, roleOptions } = deps;
+  return translateErrors(async () => {
+    const first = await catalog.write(async (client) => {
+      await reconcileGroups(client, roleOptions);
+      const users = await loadUsers(client);
+      if (users.some(isSuperuser)) {
+        await reconcileRoles(client, users.map(desiredRoleOf), roleOptions);
+        return { isFirstStart: false, generatedPassword: undefined };
+      }
+      const generatedPassword =
+        options.superuserPassword === undefined
+          ? randomBytes(generatedPasswordBytes).toString("base64url")
+          : undefined;
+      const password = generatedPassword ?? options.superuserPassword ?? "";
+      checkNewName({ text: options.superuserName, position: 1 });
+      if (await roleExists(client, options.superuserName)) {
+        throw new SqlError(
+          "duplicate_object",
+          `role "${options.superuserName}" already exists in PostgreSQL`,
+          {
+            hint: "Choose another auth.superuser_name.",
+          },
+        );
+      }
+      const verifier = await verifierFor(deps, { value: password, position: 1 });
+      await createUserRow(client, {
+        name: options.superuserName,
+        tenantId: defaultTenantId,
+        scramVerifier: verifier ?? undefined,
+        canLogin: true,
+        validUntil: undefined,
+        connectionLimit: -1,
+        roles: ["superuser"],
+      });
+      const all = await loadUsers(client);
+      await reconcileRoles(client, all.map(desiredRoleOf), roleOptions);
+      return { isFirstStart: true, generatedPassword };
+    });
+    await catalog.cache.refresh();
+    return { superuserName: options.superuserName, ...first };
+  });
+}
+
+/**
+ * Repairs one user's PostgreSQL role: it is missing, may not log in, or has another verifier than ours. For an upstream
+ * login that failed.
+ *
+ * @returns false when there is no such user any more
+ */
+export async function repairRole(
+  deps: Pick<ExecutorDependencies, "catalog" | "roleOptions">,
+  principalId: number,
+): Promise<boolean> {
+  return translateErrors(() =>
+    deps.catalog.write(async (client) => {
+      const users = await loadUsersById(client, [principalId]);
+      await reconcileGroups(client, deps.roleOptions);
+      await reconcileRoles(client, users.map(desiredRoleOf), deps.roleOptions, true);
+      return users.length > 0;
+    }),
+  );
+}

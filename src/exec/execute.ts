@@ -1,15 +1,44 @@
-/** Runs a statement of ours: checks the caller's rights, changes catalog and PostgreSQL roles in one transaction. */
+/** Runs a statement of ours: one function per statement, in the file of its group. */
 
 import type { Statement } from "../ddl/statement.ts";
+import { alterUser, renameUser, setUserDefaultDatabase, setUserRoles } from "./alter-user.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
+import { createUser } from "./create-user.ts";
+import { dropUser } from "./drop-user.ts";
 import type { StatementResult } from "./result.ts";
+import { showSession, showUsers } from "./show.ts";
 
 export interface Executor {
   /**
+   * Runs a statement in a transaction of its own and returns when its effect holds: a user that was created can log in.
+   *
    * @returns "forward" when the statement names a PostgreSQL role that is not one of our users
    * @throws SqlError for everything that the client did wrong or may not do; nothing has changed then
    */
   execute(statement: Statement, context: ExecutionContext): Promise<StatementResult | "forward">;
 }
 
-export declare function createExecutor(deps: ExecutorDependencies): Executor;
+export function createExecutor(deps: ExecutorDependencies): Executor {
+  return {
+    execute: async (statement, context) => {
+      switch (statement.kind) {
+        case "create_user":
+          return createUser(deps, statement, context);
+        case "alter_user":
+          return alterUser(deps, statement, context);
+        case "set_user_roles":
+          return setUserRoles(deps, statement, context);
+        case "set_user_default_database":
+          return setUserDefaultDatabase(deps, statement, context);
+        case "rename_user":
+          return renameUser(deps, statement, context);
+        case "drop_user":
+          return dropUser(deps, statement, context);
+        case "show_users":
+          return showUsers(deps, context);
+        case "show_session":
+          return showSession(deps, context);
+      }
+    },
+  };
+}

@@ -1,0 +1,180 @@
+/** ALTER USER in all its forms: options, SET ROLE, SET DEFAULT DATABASE, RENAME TO. */
+
+import { escapeIdentifier } from "pg";
+import {
+  countUsableSuperusers,
+  findUserByName,
+  loadUsersById,
+  type PrincipalRecord,
+  replaceRoles,
+  type UserChanges,
+  updateUserRow,
+} from "../catalog/users.ts";
+import type { Statement, UserReference } from "../ddl/statement.ts";
+import { SqlError } from "../errors/sql-error.ts";
+import { rankOf } from "../upstream/built-in-groups.ts";
+import { reconcileRoles } from "../upstream/reconcile-roles.ts";
+import {
+  denied,
+  grantableRoles,
+  highestRank,
+  isSuperuser,
+  requireAdmin,
+  requireNotAbove,
+} from "./authorize.ts";
+import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
+import { nameTaken } from "./create-user.ts";
+import { findUser, missingUser, roleExists } from "./find-user.ts";
+import type { StatementResult } from "./result.ts";
+import { checkNewName } from "./role-names.ts";
+import { cachedCaller, desiredRoleOf, runWrite, type StatementScope } from "./run-statement.ts";
+import { parseTimestamp, verifierFor } from "./user-options.ts";
+
+type StatementOf<Kind extends Statement["kind"]> = Extract<Statement, { kind: Kind }>;
+type Result = Promise<StatementResult | "forward">;
+
+export async function alterUser(
+  deps: ExecutorDependencies,
+  statement: StatementOf<"alter_user">,
+  context: ExecutionContext,
+): Result {
+  const { options, user: reference } = statement;
+  if (options.tenant !== undefined) {
+    throw new SqlError("feature_not_supported", "a user's tenant cannot be changed", {
+      position: options.tenant.position,
+    });
+  }
+  const isOwnRight =
+    options.roles === undefined &&
+    options.validUntil === undefined &&
+    options.connectionLimit === undefined &&
+    options.canLogin === undefined;
+  // Before the transaction, which holds the catalog's lock; not for somebody who will be refused, as it costs milliseconds.
+  // Its own refusal waits until it is certain that the statement is ours.
+  const early = mayBeAllowed(cachedCaller(deps, context), reference, isOwnRight)
+    ? verifierFor(deps, options.password)
+    : undefined;
+  await Promise.allSettled([early]);
+  return alter(deps, statement, context, isOwnRight, async ({ client, caller }, user) => {
+    const verifier = await (early ?? verifierFor(deps, options.password));
+    if (options.roles !== undefined) {
+      refuseOwnRoles(caller, user);
+      const added = grantableRoles(caller, options.roles);
+      await replaceRoles(client, user.id, [...new Set([...user.roles, ...added])]);
+    }
+    const changes: UserChanges = {
+      ...(verifier === undefined ? {} : { scramVerifier: verifier }),
+      ...(options.canLogin === undefined ? {} : { canLogin: options.canLogin }),
+      ...(options.connectionLimit === undefined ? {} : { connectionLimit: options.connectionLimit }),
+      ...(options.validUntil === undefined
+        ? {}
+        : { validUntil: await parseTimestamp(client, options.validUntil, context) }),
+    };
+    await updateUserRow(client, user.id, changes);
+  });
+}
+
+export function setUserRoles(
+  deps: ExecutorDependencies,
+  statement: StatementOf<"set_user_roles">,
+  context: ExecutionContext,
+): Result {
+  return alter(deps, statement, context, false, async ({ client, caller }, user) => {
+    refuseOwnRoles(caller, user);
+    await replaceRoles(client, user.id, grantableRoles(caller, statement.roles));
+  });
+}
+
+export function setUserDefaultDatabase(
+  deps: ExecutorDependencies,
+  statement: StatementOf<"set_user_default_database">,
+  context: ExecutionContext,
+): Result {
+  const { text: database, position } = statement.database;
+  return alter(deps, statement, context, true, async ({ client }, user) => {
+    const found = await client.query(
+      "SELECT FROM pg_catalog.pg_database WHERE datname = $1 AND datallowconn",
+      [database],
+    );
+    if (found.rowCount === 0) {
+      throw new SqlError("invalid_catalog_name", `database "${database}" does not exist`, { position });
+    }
+    await updateUserRow(client, user.id, { defaultDatabase: database });
+  });
+}
+
+export function renameUser(
+  deps: ExecutorDependencies,
+  statement: StatementOf<"rename_user">,
+  context: ExecutionContext,
+): Result {
+  const { newName } = statement;
+  return alter(deps, statement, context, false, async ({ client, caller }, user) => {
+    // As PostgreSQL: the name is what the session is logged in with.
+    if (user.id === caller.id) throw new SqlError("feature_not_supported", "session user cannot be renamed");
+    checkNewName(newName);
+    if (
+      (await findUserByName(client, newName.text)) !== undefined ||
+      (await roleExists(client, newName.text))
+    ) {
+      throw nameTaken(newName, "Choose another name.");
+    }
+    await client.query(
+      `ALTER ROLE ${escapeIdentifier(user.name)} RENAME TO ${escapeIdentifier(newName.text)}`,
+    );
+    // The name is part of the derivation of the role's key, so that the upstream needs a new verifier.
+    await updateUserRow(client, user.id, { name: newName.text, roleVersion: user.roleVersion + 1 });
+  });
+}
+
+/**
+ * Finds the user, checks the caller's right, runs the change, keeps a superuser able to log in, and brings the PostgreSQL
+ * role up to date.
+ *
+ * @param isOwnRight whether a user may do this to itself without being an admin
+ */
+function alter(
+  deps: ExecutorDependencies,
+  statement: {
+    readonly kind: Statement["kind"];
+    readonly user: UserReference;
+    readonly spelling: "USER" | "ROLE";
+  },
+  context: ExecutionContext,
+  isOwnRight: boolean,
+  change: (scope: StatementScope, user: PrincipalRecord) => Promise<void>,
+): Result {
+  return runWrite(deps, context, async (scope) => {
+    const { client, caller } = scope;
+    const found = await findUser(client, statement.user, caller, deps.catalog.adminRole);
+    if (found.kind === "foreign_role") {
+      if (statement.kind !== "set_user_default_database") return "forward";
+      throw new SqlError("wrong_object_type", `role "${found.name}" is not a user`);
+    }
+    const isSelf = found.kind === "user" && found.user.id === caller.id;
+    if (!(isSelf && isOwnRight)) requireAdmin(caller, isSelf ? "change this of a user" : "alter other users");
+    if (found.kind === "missing") throw missingUser(found);
+    const { user } = found;
+    requireNotAbove(caller, user, "alter this user");
+    await change(scope, user);
+    if (isSuperuser(user) && (await countUsableSuperusers(client)) === 0) {
+      throw denied("this is the last superuser that can log in");
+    }
+    const [changed] = await loadUsersById(client, [user.id]);
+    if (changed !== undefined) {
+      const hasNewKey = changed.roleVersion !== user.roleVersion;
+      await reconcileRoles(client, [desiredRoleOf(changed)], deps.roleOptions, hasNewKey);
+    }
+    scope.touch(user.id);
+    return { tag: `ALTER ${statement.spelling}`, notices: [] };
+  });
+}
+
+function mayBeAllowed(caller: PrincipalRecord, reference: UserReference, isOwnRight: boolean): boolean {
+  const isSelf = "self" in reference || reference.text === caller.name;
+  return (isOwnRight && isSelf) || highestRank(caller.roles) >= rankOf("admin");
+}
+
+function refuseOwnRoles(caller: PrincipalRecord, user: PrincipalRecord): void {
+  if (user.id === caller.id && !isSuperuser(caller)) throw denied("you cannot change your own roles");
+}

@@ -1,0 +1,135 @@
+/** The frame of a writing statement: transaction, the caller as the catalog has it now, errors, cache and sessions. */
+
+import type { PoolClient } from "pg";
+import { loginRefusal } from "../auth/password.ts";
+import { catalogUnavailable, isConnectionError, sqlstateOf } from "../catalog/connection.ts";
+import { loadUsersById, type PrincipalRecord } from "../catalog/users.ts";
+import { SqlError } from "../errors/sql-error.ts";
+import type { DesiredRole } from "../upstream/reconcile-roles.ts";
+import { denied } from "./authorize.ts";
+import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
+
+/** What a statement sees inside its transaction. */
+export interface StatementScope {
+  readonly client: PoolClient;
+  readonly caller: PrincipalRecord;
+  /** Called for each user that the statement creates, changes or drops. */
+  touch(principalId: number): void;
+}
+
+/**
+ * Runs a statement that changes users, in one transaction on the catalog's connection together with PostgreSQL's roles:
+ * both are in the same cluster, so that both change or neither. Afterwards the cache knows, and the sessions of users
+ * that may no longer be here are closed.
+ */
+export async function runWrite<T>(
+  deps: ExecutorDependencies,
+  context: ExecutionContext,
+  work: (scope: StatementScope) => Promise<T>,
+): Promise<T> {
+  const touched = new Set<number>();
+  const result = await translateErrors(() =>
+    deps.catalog.write(async (client) =>
+      work({ client, caller: await loadCaller(client, context), touch: (id) => touched.add(id) }),
+    ),
+  );
+  if (touched.size === 0) return result;
+  await translateErrors(() => deps.catalog.cache.reload([...touched]));
+  for (const id of touched) {
+    const record = deps.catalog.cache.findById(id);
+    if (record === undefined || loginRefusal(record, new Date()) !== undefined) {
+      deps.sessions.closeSessionsOf(id, sessionClosed());
+    } else {
+      await deps.databases.prepareOwner(record);
+    }
+  }
+  return result;
+}
+
+/** Runs a statement that only reads. */
+export function runRead<T>(
+  deps: ExecutorDependencies,
+  context: ExecutionContext,
+  work: (scope: Pick<StatementScope, "client" | "caller">) => Promise<T>,
+): Promise<T> {
+  return translateErrors(() =>
+    deps.catalog.read(async (client) => work({ client, caller: await loadCaller(client, context) })),
+  );
+}
+
+/** The caller as the cache has it: for refusals that come before work which is done outside the transaction. */
+export function cachedCaller(deps: ExecutorDependencies, context: ExecutionContext): PrincipalRecord {
+  return stillHere(deps.catalog.cache.findById(context.identity.principal.id));
+}
+
+/** What the catalog wants of a user's PostgreSQL role. */
+export function desiredRoleOf(user: PrincipalRecord): DesiredRole {
+  return { name: user.name, canLogin: user.canLogin, roles: user.roles, roleVersion: user.roleVersion };
+}
+
+async function loadCaller(client: PoolClient, context: ExecutionContext): Promise<PrincipalRecord> {
+  const [record] = await loadUsersById(client, [context.identity.principal.id]);
+  return stillHere(record);
+}
+
+function stillHere(record: PrincipalRecord | undefined): PrincipalRecord {
+  if (record === undefined || loginRefusal(record, new Date()) !== undefined) {
+    throw denied("your user may no longer log in");
+  }
+  return record;
+}
+
+function sessionClosed(): SqlError {
+  return new SqlError("admin_shutdown", "terminating connection due to administrator command", {
+    severity: "FATAL",
+  });
+}
+
+/** Words PostgreSQL's expected refusals for the client; everything else stays a bug. */
+export async function translateErrors<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw translate(error);
+  }
+}
+
+function translate(error: unknown): unknown {
+  if (error instanceof SqlError) return error;
+  if (isConnectionError(error)) return catalogUnavailable(error);
+  const state = sqlstateOf(error);
+  if (state === undefined || !(error instanceof Error)) return error;
+  const cause = { cause: error };
+  switch (state) {
+    case "40001":
+    case "40P01":
+      return new SqlError(
+        "serialization_failure",
+        "could not serialize access due to concurrent update",
+        cause,
+      );
+    case "XX000":
+      if (!/^tuple concurrently (updated|deleted)$/.test(error.message)) return error;
+      return new SqlError(
+        "serialization_failure",
+        "could not serialize access due to concurrent update",
+        cause,
+      );
+    case "42710":
+    case "23505":
+      return new SqlError("duplicate_object", "a role of that name already exists", cause);
+    case "55P03":
+      return new SqlError("object_not_in_prerequisite_state", "the user's objects are in use", {
+        ...cause,
+        hint: "Try again when its transactions have ended.",
+      });
+    case "42501":
+      // The front-end's own login lacks a right: its name and reason are for the log.
+      return new SqlError("insufficient_privilege", "permission denied: the upstream login may not do this", {
+        ...cause,
+        hint: "The administrator finds what is missing in the log.",
+      });
+    default:
+      return error;
+  }
+}
