@@ -2,7 +2,7 @@
 
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 
-const waitTimeoutMs = 30_000;
+const waitTimeoutMs = 10_000;
 
 export interface Terminal {
   /** Types a line. */
@@ -11,7 +11,7 @@ export interface Terminal {
   interrupt(): void;
   /**
    * What was printed since the last wait (the echo of what was typed included), up to the end of the match.
-   * @throws Error with all that was printed when the program ends or nothing matches within 30 s
+   * @throws Error with all that was printed when the program ends or nothing matches within 10 s
    */
   waitFor(pattern: RegExp): Promise<string>;
   close(): Promise<void>;
@@ -29,7 +29,8 @@ export function openTerminal(program: string, args: readonly string[], env: Node
     interrupt: () => child.stdin.write("\x03"),
     waitFor: output.waitFor,
     async close() {
-      child.kill("SIGTERM");
+      // The terminal goes with `script`, and the program gets SIGHUP; SIGTERM would make `script` wait 2 s.
+      child.kill("SIGKILL");
       await exited;
     },
   };
