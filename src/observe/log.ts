@@ -85,11 +85,12 @@ function formatText(line: string): string {
   const clock = String(time).slice(11, 23);
   let text = `${clock} ${String(level).toUpperCase().padEnd(5)} ${printable(String(msg ?? ""))}`;
   for (const [name, value] of Object.entries(fields)) {
-    text += ` ${name}=${formatValue(value)}`;
+    text += ` ${printable(name)}=${formatValue(value)}`;
   }
   const cause = (error ?? err) as { stack?: unknown; message?: unknown } | undefined;
   if (cause !== undefined) {
-    text += `\n  ${String(cause.stack ?? cause.message ?? JSON.stringify(cause)).replaceAll("\n", "\n  ")}`;
+    const lines = String(cause.stack ?? cause.message ?? JSON.stringify(cause)).split("\n");
+    text += lines.map((line) => `\n  ${printable(line)}`).join("");
   }
   return `${text}\n`;
 }
@@ -98,11 +99,13 @@ function formatValue(value: unknown): string {
   if (typeof value === "string" && /^[\w./:@+-]+$/.test(value)) {
     return value;
   }
-  return JSON.stringify(value) ?? "undefined";
+  return printable(JSON.stringify(value) ?? "undefined");
 }
 
 /** Names chosen by clients reach the log: a line feed or an escape sequence in one must not forge a line. */
 function printable(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is replaced
-  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (character) => JSON.stringify(character).slice(1, -1));
+  return text.replaceAll(
+    /\p{Cc}|\p{Bidi_Control}/gu,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }

@@ -1,0 +1,70 @@
+/** The configuration as the program sees it: parsed, in fixed units, with every default filled in. */
+
+import type { Secret } from "./secret.ts";
+
+export type UpstreamTls = "disable" | "prefer" | "verify-full";
+
+export interface Config {
+  readonly server: {
+    readonly host: string;
+    readonly ports: { readonly pgwire: number };
+    /** Absolute. */
+    readonly dataDir: string;
+    readonly maxConnections: number;
+    readonly authenticationTimeoutMs: number;
+    readonly shutdownTimeoutMs: number;
+    /** Absent: TLS is not offered. Both paths are absolute. */
+    readonly tls?: { readonly certPath: string; readonly keyPath: string; readonly required: boolean };
+  };
+  readonly upstream: {
+    /** `postgres://…`, checked to be a URL, usually with a password. Absent: the embedded PostgreSQL. */
+    readonly url?: Secret;
+    readonly tls: UpstreamTls;
+    readonly poolMode: "session";
+    readonly poolSize: number;
+    readonly maxConnections: number;
+    /** 0 does not wait. */
+    readonly queueTimeoutMs: number;
+    /** 0 keeps idle connections. */
+    readonly idleTimeoutMs: number;
+    /** 0 is no limit. */
+    readonly maxLifetimeMs: number;
+    /** Absent when upstream.url names no database. */
+    readonly defaultDatabase?: string;
+  };
+  readonly auth: {
+    readonly superuserName: string;
+    /** For the first start; absent: generate one. */
+    readonly superuserPassword?: Secret;
+    readonly minPasswordLength: number;
+    readonly scramIterations: number;
+    /** 0 is off. */
+    readonly idleTimeoutMs: number;
+    /** 0 is off. */
+    readonly sessionAbsoluteTimeoutMs: number;
+    /** 0 is unlimited. */
+    readonly maxConnectionsPerUser: number;
+  };
+  readonly log: {
+    readonly level: "trace" | "debug" | "info" | "warn" | "error" | "fatal" | "silent";
+    readonly format: "text" | "json";
+  };
+}
+
+/** One thing to correct; the program does not start. */
+export interface ConfigMistake {
+  /** The configuration file, or undefined when the environment is to blame. */
+  readonly file?: string | undefined;
+  /** 1-based. */
+  readonly line?: number | undefined;
+  /** Dotted key, or the environment variable's name. */
+  readonly key?: string | undefined;
+  /** Never quotes a secret. */
+  readonly message: string;
+}
+
+/** `nodedb.toml:12: server.host: …`, as compilers write it, so that editors can jump there. */
+export function formatMistake(mistake: ConfigMistake): string {
+  const place = mistake.line === undefined ? mistake.file : `${mistake.file}:${mistake.line}`;
+  return [place, mistake.key, mistake.message].filter((part) => part !== undefined).join(": ");
+}

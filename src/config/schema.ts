@@ -1,0 +1,244 @@
+/** Every key of nodedb.toml: type, range, default, environment variable and meaning. */
+
+export type KeyType =
+  | { readonly kind: "text" }
+  /** A file or directory; relative ones are taken from where the program is started. */
+  | { readonly kind: "path" }
+  | { readonly kind: "boolean" }
+  | { readonly kind: "integer"; readonly min: number; readonly max: number; readonly unit: string }
+  | { readonly kind: "duration"; readonly minMs: number }
+  | { readonly kind: "choice"; readonly choices: readonly string[] };
+
+export interface ConfigKey {
+  readonly key: string;
+  /** Another spelling that is accepted too. */
+  readonly alias?: string;
+  readonly type: KeyType;
+  /** As it would stand in the file. Absent: off, or worked out as `defaultDoc` says. */
+  readonly default?: string | number | boolean;
+  readonly defaultDoc?: string;
+  /** What nodedb.toml.example shows when there is no default. */
+  readonly example?: string;
+  readonly env?: string;
+  readonly doc: string;
+  /** Whether a reload applies it; the others need a restart. */
+  readonly live: boolean;
+}
+
+/** Longest time that a Node timer can wait, in days: more than 2³¹ ms fires at once. */
+export const maxDurationDays = 24;
+
+const count = (min: number, max: number, unit: string) => ({ kind: "integer", min, max, unit }) as const;
+const duration = (minMs: number) => ({ kind: "duration", minMs }) as const;
+
+export const configKeys = [
+  {
+    key: "server.host",
+    type: { kind: "text" },
+    default: "127.0.0.1",
+    env: "NODEDB_HOST",
+    doc: "Address to listen on; 0.0.0.0 or :: for all.",
+    live: false,
+  },
+  {
+    key: "server.data_dir",
+    type: { kind: "path" },
+    default: "./nodedb-data",
+    env: "NODEDB_DATA_DIR",
+    doc: "Directory of the embedded PostgreSQL and of the secrets that the front-end keeps.",
+    live: false,
+  },
+  {
+    key: "server.max_connections",
+    type: count(1, 100_000, "connections"),
+    default: 1024,
+    env: "NODEDB_MAX_CONNECTIONS",
+    doc: "Client connections at the same time; further ones get FATAL 53300.",
+    live: false,
+  },
+  {
+    key: "server.authentication_timeout",
+    type: duration(1000),
+    default: "30s",
+    doc: "From the accepted connection to AuthenticationOk; then it is closed.",
+    live: false,
+  },
+  {
+    key: "server.shutdown_timeout",
+    type: duration(0),
+    default: "30s",
+    doc: "How long SIGTERM lets open transactions finish before sessions get FATAL 57P01.",
+    live: false,
+  },
+  {
+    key: "server.ports.pgwire",
+    type: count(0, 65535, "TCP port"),
+    default: 6432,
+    env: "NODEDB_PORT_PGWIRE",
+    doc: "Port for PostgreSQL clients. 0 takes any free port, which is printed and written to ports.json in the data directory.",
+    live: false,
+  },
+  {
+    key: "server.tls.cert",
+    alias: "server.tls.cert_path",
+    type: { kind: "path" },
+    defaultDoc: "none: no TLS",
+    example: "/etc/nodedb/server.crt",
+    env: "NODEDB_TLS_CERT_PATH",
+    doc: "PEM file with the server's certificate and its chain. Needs server.tls.key too.",
+    live: true,
+  },
+  {
+    key: "server.tls.key",
+    alias: "server.tls.key_path",
+    type: { kind: "path" },
+    defaultDoc: "none: no TLS",
+    example: "/etc/nodedb/server.key",
+    env: "NODEDB_TLS_KEY_PATH",
+    doc: "PEM file with the private key; refused when everybody may read it. Needs server.tls.cert too.",
+    live: true,
+  },
+  {
+    key: "server.tls.required",
+    type: { kind: "boolean" },
+    default: false,
+    doc: "Whether clients without TLS are refused.",
+    live: false,
+  },
+  {
+    key: "upstream.url",
+    type: { kind: "text" },
+    defaultDoc: "none: embedded PostgreSQL",
+    example: `postgres://nodedb_admin:\${UPSTREAM_PASSWORD}@db.example.com:5432/app`,
+    env: "NODEDB_UPSTREAM_URL",
+    doc: "An existing PostgreSQL to stand in front of, with an administrative login. A password belongs in the environment; a file that holds one is refused when everybody may read it.",
+    live: false,
+  },
+  {
+    key: "upstream.tls",
+    type: { kind: "choice", choices: ["disable", "prefer", "verify-full"] },
+    defaultDoc: '"prefer" when the host of upstream.url is this machine, else "verify-full"',
+    example: "verify-full",
+    doc: "TLS towards the upstream; verify-full checks the certificate and the host's name.",
+    live: false,
+  },
+  {
+    key: "upstream.pool_mode",
+    type: { kind: "choice", choices: ["session"] },
+    default: "session",
+    env: "NODEDB_POOL_MODE",
+    doc: "How long a client keeps an upstream connection: until it leaves.",
+    live: false,
+  },
+  {
+    key: "upstream.pool_size",
+    type: count(1, 10_000, "connections"),
+    default: 20,
+    doc: "Upstream connections per identity and database.",
+    live: false,
+  },
+  {
+    key: "upstream.max_connections",
+    type: count(1, 10_000, "connections"),
+    default: 90,
+    doc: "Upstream connections of all pools together; idle ones of others are closed to make room.",
+    live: false,
+  },
+  {
+    key: "upstream.queue_timeout",
+    type: duration(0),
+    default: "15s",
+    doc: "How long a client waits for an upstream connection before it gets 53300; 0 does not wait.",
+    live: false,
+  },
+  {
+    key: "upstream.idle_timeout",
+    type: duration(0),
+    default: "10m",
+    doc: "How long an unused upstream connection is kept; 0 keeps it.",
+    live: false,
+  },
+  {
+    key: "upstream.max_lifetime",
+    type: duration(0),
+    default: "1h",
+    doc: "Age at which an upstream connection is closed after its use; 0 is no limit.",
+    live: false,
+  },
+  {
+    key: "upstream.default_database",
+    type: { kind: "text" },
+    defaultDoc: '"nodedb" with the embedded PostgreSQL, else the database of upstream.url',
+    example: "app",
+    doc: "Database of a client that names none and whose user has no default of its own.",
+    live: false,
+  },
+  {
+    key: "auth.superuser_name",
+    type: { kind: "text" },
+    default: "nodedb",
+    env: "NODEDB_SUPERUSER_NAME",
+    doc: "The first user, created at the first start. Its password comes from NODEDB_SUPERUSER_PASSWORD, else it is generated and shown once.",
+    live: false,
+  },
+  {
+    key: "auth.min_password_length",
+    type: count(1, 1024, "characters"),
+    default: 8,
+    doc: "Shortest password that CREATE USER and ALTER USER accept.",
+    live: false,
+  },
+  {
+    key: "auth.scram_iterations",
+    type: count(4096, 1_000_000, "iterations"),
+    default: 4096,
+    doc: "PBKDF2 iterations of new password verifiers; every login costs the client as many.",
+    live: false,
+  },
+  {
+    key: "auth.idle_timeout",
+    type: duration(0),
+    default: "0",
+    doc: "How long a session may be idle before it gets FATAL 57P05; 0 is off.",
+    live: false,
+  },
+  {
+    key: "auth.session_absolute_timeout",
+    type: duration(0),
+    default: "0",
+    doc: "How long a session may last in all; 0 is off.",
+    live: false,
+  },
+  {
+    key: "auth.max_connections_per_user",
+    type: count(0, 100_000, "connections"),
+    default: 0,
+    doc: "Client connections of one user at the same time; 0 is unlimited.",
+    live: false,
+  },
+  {
+    key: "log.level",
+    type: { kind: "choice", choices: ["trace", "debug", "info", "warn", "error", "fatal", "silent"] },
+    default: "info",
+    env: "NODEDB_LOG_LEVEL",
+    doc: "Least severe line that is logged, to standard error.",
+    live: true,
+  },
+  {
+    key: "log.format",
+    type: { kind: "choice", choices: ["text", "json"] },
+    defaultDoc: '"text" on a terminal, else "json"',
+    example: "json",
+    env: "NODEDB_LOG_FORMAT",
+    doc: "Short lines for people, or one JSON object per line.",
+    live: false,
+  },
+] as const satisfies readonly ConfigKey[];
+
+export type KeyName = (typeof configKeys)[number]["key"];
+
+/** Environment variables that stand for no key. */
+export const otherEnvironment = {
+  NODEDB_CONFIG: "Path of the configuration file, when --config is not given.",
+  NODEDB_SUPERUSER_PASSWORD: "Password of the first user; only read at the first start.",
+} as const;

@@ -1,0 +1,84 @@
+/** Text or TOML value → typed value, by the type of its key. */
+
+import { type KeyType, maxDurationDays } from "./schema.ts";
+
+/** Durations are in milliseconds. */
+export type ParsedValue = string | number | boolean;
+
+export type ParseOutcome =
+  | { readonly ok: true; readonly value: ParsedValue }
+  | { readonly ok: false; readonly expected: string };
+
+const unitMs: Readonly<Record<string, number>> = {
+  ms: 1,
+  s: 1000,
+  m: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+};
+
+/**
+ * Parses a value of the file, or text of the environment.
+ *
+ * @param isText the value is text whatever its type is: from the environment, or from `${VAR}`
+ */
+export function parseValue(type: KeyType, value: unknown, isText: boolean): ParseOutcome {
+  const expected = describeType(type);
+  const refuse: ParseOutcome = { ok: false, expected };
+  switch (type.kind) {
+    case "text":
+    case "path":
+      return typeof value === "string" && value !== "" && !value.includes("\0")
+        ? { ok: true, value }
+        : refuse;
+    case "boolean": {
+      if (isText && (value === "true" || value === "false")) {
+        return { ok: true, value: value === "true" };
+      }
+      return typeof value === "boolean" ? { ok: true, value } : refuse;
+    }
+    case "integer": {
+      const number = isText && typeof value === "string" && /^\d{1,15}$/.test(value) ? Number(value) : value;
+      const isInRange =
+        typeof number === "number" && Number.isInteger(number) && number >= type.min && number <= type.max;
+      return isInRange ? { ok: true, value: number } : refuse;
+    }
+    case "duration": {
+      const ms = parseDurationMs(value);
+      const isInRange = ms !== undefined && ms >= type.minMs && ms <= maxDurationDays * 86_400_000;
+      return isInRange ? { ok: true, value: ms } : refuse;
+    }
+    case "choice":
+      return typeof value === "string" && type.choices.includes(value) ? { ok: true, value } : refuse;
+  }
+}
+
+/** `30s`, `10m`, `1h`; 0 needs no unit. @returns undefined when it is none of these */
+function parseDurationMs(value: unknown): number | undefined {
+  if (value === 0 || value === "0") {
+    return 0;
+  }
+  const match = typeof value === "string" ? /^(\d{1,10})(ms|s|m|h|d)$/.exec(value) : null;
+  const factor = unitMs[match?.[2] ?? ""];
+  return match === null || factor === undefined ? undefined : Number(match[1]) * factor;
+}
+
+/** What a value of this type looks like, for messages and for the reference page. */
+export function describeType(type: KeyType): string {
+  switch (type.kind) {
+    case "text":
+      return "text";
+    case "path":
+      return "a path";
+    case "boolean":
+      return "true or false";
+    case "integer":
+      return `a whole number from ${type.min} to ${type.max} (${type.unit})`;
+    case "duration": {
+      const from = type.minMs === 0 ? "0" : `${type.minMs / 1000}s`;
+      return `a duration such as "30s" or "10m" (${from} to ${maxDurationDays}d)`;
+    }
+    case "choice":
+      return type.choices.map((choice) => `"${choice}"`).join(", ");
+  }
+}
