@@ -25,11 +25,16 @@ import { afterEach, describe, expect, test, vi } from "vitest";
 import { type EmbeddedPostgres, openEmbeddedPostgres } from "../../src/embedded/embedded-postgres.ts";
 import { linkSharedLibraries, makeReachable } from "../../src/embedded/native-package.ts";
 import { isAlive, isRunningOn, readPostmasterPid } from "../../src/embedded/postmaster-pid.ts";
-import { canReach, chooseUnprivilegedUser } from "../../src/embedded/unprivileged-user.ts";
+import {
+  canReach,
+  chooseUnprivilegedUser,
+  type UnprivilegedUser,
+} from "../../src/embedded/unprivileged-user.ts";
 import { createLog } from "../../src/observe/log.ts";
 
 const isRoot = process.getuid?.() === 0;
 const silentLog = createLog({ level: "silent", format: "json" });
+const repository = fileURLToPath(new URL("../..", import.meta.url));
 const holderScript = fileURLToPath(new URL("../support/embedded-process.mjs", import.meta.url));
 
 const cleanUps: (() => Promise<unknown> | unknown)[] = [];
@@ -79,6 +84,14 @@ async function query(
   } finally {
     await client.end();
   }
+}
+
+async function findOtherUser(): Promise<UnprivilegedUser> {
+  const user = await chooseUnprivilegedUser("/nonexistent");
+  if (user === undefined) {
+    throw new Error("only root can act as another user");
+  }
+  return user;
 }
 
 interface Holder {
@@ -336,11 +349,9 @@ describe("root and ordinary users", () => {
     },
   );
 
-  test.skipIf(!isRoot)("an ordinary user's PostgreSQL runs as that user", async () => {
-    const user = await chooseUnprivilegedUser("/nonexistent");
-    if (user === undefined) {
-      throw new Error("root found no unprivileged user");
-    }
+  test.skipIf(!isRoot)("an ordinary user's PostgreSQL runs as that user", async (context) => {
+    const user = await findOtherUser();
+    context.skip(!(await canReach(user, repository)), "the checkout cannot be reached by another user");
     const parent = makeDirectory();
     chmodSync(parent, 0o777);
     const holder = await openInProcess(join(parent, "data"), user);
@@ -349,9 +360,10 @@ describe("root and ordinary users", () => {
     expect(statSync(join(parent, "data", "postgres")).uid).toBe(user.uid);
   });
 
-  test.skipIf(!isRoot)("a login by another system user than the front-end's is refused", async () => {
+  test.skipIf(!isRoot)("a login by another system user than the front-end's is refused", async (context) => {
+    const user = await findOtherUser();
+    context.skip(!(await canReach(user, repository)), "the checkout cannot be reached by another user");
     const postgres = await open(makeDirectory());
-    const user = await chooseUnprivilegedUser(postgres.socketDir);
     const text = `
       const pg = (await import("pg")).default;
       const client = new pg.Client({ host: "/proc/${postgres.processId}/cwd", user: "nodedb", database: "postgres" });
@@ -366,10 +378,7 @@ describe("root and ordinary users", () => {
   });
 
   test.skipIf(!isRoot)("programs that the user cannot reach are copied to where it can, once", async () => {
-    const user = await chooseUnprivilegedUser("/nonexistent");
-    if (user === undefined) {
-      throw new Error("root found no unprivileged user");
-    }
+    const user = await findOtherUser();
     const hidden = makeDirectory();
     const cacheDir = join(makeDirectory(), "cache");
     chmodSync(join(cacheDir, ".."), 0o755);
