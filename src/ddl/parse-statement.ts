@@ -13,8 +13,17 @@ import { describeSyntaxError } from "./syntax-error.ts";
 
 /** Counts characters as PostgreSQL does: a surrogate pair is one. */
 function characterPositions(text: string): PositionOf {
-  const hasPairs = /[\ud800-\udbff]/.test(text);
-  return (offset) => (hasPairs ? [...text.slice(0, offset)].length : offset) + 1;
+  const pairs = Array.from(text.matchAll(/[\ud800-\udbff][\udc00-\udfff]/g), ({ index }) => index);
+  return (offset) => {
+    let low = 0;
+    let high = pairs.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((pairs[middle] ?? 0) < offset) low = middle + 1;
+      else high = middle;
+    }
+    return offset - low + 1;
+  };
 }
 
 /** Whether the second keyword is ROLE. */

@@ -7,7 +7,7 @@ const letterEscapes: Readonly<Record<string, string>> = { b: "\b", f: "\f", n: "
 
 /** What a backslash or a doubled quote in E'…' can begin; the last branch is one character as it is. */
 const escapePattern =
-  /''|\\x([0-9A-Fa-f]{1,2})|\\([0-7]{1,3})|\\u([0-9A-Fa-f]{4})|\\U([0-9A-Fa-f]{8})|\\([uU])|\\([\s\S])|([^'\\]+)/g;
+  /''|\\x([0-9A-Fa-f]{1,2})|\\([0-7]{1,3})|\\u([0-9A-Fa-f]{4})|\\U([0-9A-Fa-f]{8})|\\([uU])|\\(.)|([^'\\]+)/gsu;
 
 function invalidEscape(message: string, position: number, hint?: string): SqlError {
   return new SqlError("syntax_error", message, { position, hint });
