@@ -39,11 +39,12 @@ export class LoginRecorder {
     const batch = this.#pending;
     this.#pending = new Map();
     try {
+      // (With several arguments `unnest` is syntax, which PostgreSQL itself qualifies.)
       // One statement under the lock of the auth statements: rows locked in another order would deadlock with them.
       await this.#pool.query(
         `WITH lock AS MATERIALIZED (SELECT pg_catalog.pg_advisory_xact_lock($3::pg_catalog.int8))
          UPDATE nodedb.principal p SET last_login_at = greatest(p.last_login_at, l.at)
-           FROM lock, pg_catalog.unnest($1::pg_catalog.int8[], $2::pg_catalog.timestamptz[]) AS l (id, at)
+           FROM lock, unnest($1::pg_catalog.int8[], $2::pg_catalog.timestamptz[]) AS l (id, at)
           WHERE p.id = l.id`,
         [[...batch.keys()].map(String), [...batch.values()].map((at) => at.toISOString()), catalogLockKey],
       );

@@ -170,6 +170,7 @@ async function describeObjects(
     .map(({ refobjid, description }) => ({ refobjid, description: description ?? "an object" }));
 }
 
+/** With several arguments `unnest` is syntax, which PostgreSQL itself qualifies; written qualified it does not exist. */
 type IdentifiedObject = Dependency & { readonly description: string | null; readonly is_temporary: boolean };
 
 async function identifyObjects(
@@ -182,7 +183,7 @@ async function identifyObjects(
             o.dbid::pg_catalog.text, NULL AS database,
             pg_catalog.pg_describe_object(o.classid, o.objid, o.objsubid) AS description,
             coalesce(i.schema ~ '^pg_(toast_)?temp', false) AS is_temporary
-       FROM pg_catalog.unnest($1::pg_catalog.oid[], $2::pg_catalog.oid[], $3::pg_catalog.int4[], $4::pg_catalog.oid[],
+       FROM unnest($1::pg_catalog.oid[], $2::pg_catalog.oid[], $3::pg_catalog.int4[], $4::pg_catalog.oid[],
                               $5::pg_catalog.oid[])
               WITH ORDINALITY AS o (classid, objid, objsubid, refobjid, dbid, ordinal)
        CROSS JOIN LATERAL pg_catalog.pg_identify_object(o.classid, o.objid, o.objsubid) i
