@@ -2,6 +2,7 @@
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { TokenScanner } from "../../../src/ddl/lexer.ts";
 import { splitStatements } from "../../../src/ddl/splitter.ts";
 
 const on = { standardConformingStrings: true };
@@ -85,6 +86,8 @@ describe("splitStatements", () => {
   it("reads backslashes in plain strings when standard_conforming_strings is off", () => {
     expect(split("select 'a\\'; b'; x", off)).toEqual(["select 'a\\'; b'", "x"]);
     expect(split("select n'a\\'; b'; x", off)).toEqual(["select n'a\\'; b'", "x"]);
+    // A doubled quote ends B'' and begins a plain string.
+    expect(split("select b'1''\\'; b'; x", off)).toEqual(["select b'1''\\'; b'", "x"]);
     expect(split("select U&'a\\'; x", off)).toEqual(["select U&'a\\'", "x"]);
   });
 
@@ -111,6 +114,10 @@ describe("splitStatements", () => {
       "create function begin() returns int return 1",
       "x",
     ]);
+    expect(split("create function atomic() returns int return 1; x")).toEqual([
+      "create function atomic() returns int return 1",
+      "x",
+    ]);
   });
 
   it("reads no byte outside its bounds", () => {
@@ -120,6 +127,15 @@ describe("splitStatements", () => {
     expect(splitStatements(text, 14, 26, on)).toEqual([{ start: 15, end: 26 }]);
     expect(splitStatements(text, 14, 28, on)).toEqual([{ start: 15, end: 28 }]);
   });
+
+  it.each(["'a'", "E'a'", '"a"', "$$a$$", "/*a*/"])(
+    "takes %s for open when its end is out of bounds",
+    (sql) => {
+      const token = new TokenScanner(Buffer.from(sql), 0, sql.length - 1, on);
+      expect(token.next()).toBe("unterminated");
+      expect(token.end).toBe(sql.length - 1);
+    },
+  );
 
   it("takes time in proportion to the text, however it nests", () => {
     const text = Buffer.from("/*".repeat(200_000));
