@@ -1,0 +1,489 @@
+/**
+ * A byte transport over one socket, built so that a relayed chunk is neither copied nor wrapped in
+ * stream events. It is the only file that knows Node's sockets from the inside; `openTransport` falls
+ * back to the public API where the inside does not pass `probeRawTransport`, and for TLS.
+ */
+
+import { createServer, connect as netConnect, type Server, type Socket } from "node:net";
+import { TLSSocket } from "node:tls";
+
+/** Who receives a transport's events; exactly one at a time. */
+export interface TransportHandler {
+  /**
+   * Bytes `[start, end)` of `buffer` have arrived. They are valid until the call returns, and, where a
+   * part of them was handed to a `write` that answered "queued", until that transport's `onDrain`:
+   * the reader must be stopped before the call returns then.
+   */
+  onData(buffer: Buffer, start: number, end: number): void;
+  /** Everything that was queued has been taken by the kernel. */
+  onDrain(): void;
+  /** The peer has closed or the connection broke; called once, nothing follows. */
+  onEnd(): void;
+}
+
+/** A connection to read from and write to. */
+export interface Transport {
+  handler: TransportHandler;
+  /** The socket, for addresses and options; reading or writing through it directly is an error. */
+  readonly socket: Socket;
+  readonly isClosed: boolean;
+  /** Starts or resumes reading. */
+  start(): void;
+  /** Stops reading; no `onData` follows before the next `start`. */
+  stop(): void;
+  /** True: taken whole. False: queued; see `onData` for the bytes' life, and `onDrain`. */
+  write(view: Uint8Array): boolean;
+  /** Flushes, then closes the sending side, then closes; for a last message that should be read. */
+  end(): void;
+  /** Closes at once; calls no handler. */
+  close(): void;
+  /** Gives the socket back, unread and paused, for a TLS upgrade; the transport is unusable afterwards. */
+  detach(): Socket;
+}
+
+/** Bytes of the buffer that every open socket keeps. */
+const smallBufferBytes = 8 * 1024;
+/** Bytes of the buffer that a socket borrows while it delivers full reads. */
+const largeBufferBytes = 64 * 1024;
+const slabBytes = 64 * smallBufferBytes;
+/** How long `end` waits for the peer to close its side. */
+const lingerMs = 1_000;
+
+/** Read buffers, cut from slabs and reused: an idle socket costs 8 KiB, a busy one borrows 64 KiB. */
+export class ReadBuffers {
+  readonly #small: Buffer[] = [];
+  readonly #large: Buffer[] = [];
+
+  takeSmall(): Buffer {
+    const buffer = this.#small.pop();
+    if (buffer !== undefined) return buffer;
+    // A pool-independent slab: Buffer.allocUnsafeSlow never shares memory with other Buffers.
+    const slab = Buffer.allocUnsafeSlow(slabBytes);
+    for (let offset = smallBufferBytes; offset < slabBytes; offset += smallBufferBytes) {
+      this.#small.push(slab.subarray(offset, offset + smallBufferBytes));
+    }
+    return slab.subarray(0, smallBufferBytes);
+  }
+
+  takeLarge(): Buffer {
+    return this.#large.pop() ?? Buffer.allocUnsafeSlow(largeBufferBytes);
+  }
+
+  give(buffer: Buffer): void {
+    if (buffer.length === smallBufferBytes) this.#small.push(buffer);
+    else if (this.#large.length < 16) this.#large.push(buffer);
+  }
+}
+
+const ignore: TransportHandler = { onData() {}, onDrain() {}, onEnd() {} };
+
+// What this file uses of Node's stream handles (lib/internal/stream_base_commons.js, src/stream_base.cc).
+interface StreamHandle {
+  onread: ((arrayBuffer?: ArrayBuffer) => Buffer | undefined) | undefined;
+  readStart(): number;
+  readStop(): number;
+  useUserBuffer(buffer: Uint8Array): void;
+  writeBuffer(request: WriteRequest, buffer: Uint8Array): number;
+  shutdown(request: ShutdownRequest): number;
+}
+interface WriteRequest {
+  oncomplete: ((status: number) => void) | undefined;
+  /** Keeps the bytes alive while the kernel has not taken them. */
+  buffer: Uint8Array | undefined;
+}
+interface ShutdownRequest {
+  oncomplete: (() => void) | undefined;
+}
+
+/** Node's internals behind the raw transport. */
+export interface StreamBinding {
+  readonly WriteWrap: new () => WriteRequest;
+  readonly ShutdownWrap: new () => ShutdownRequest;
+  readonly streamBaseState: Int32Array;
+  readonly kReadBytesOrError: number;
+  readonly kLastWriteWasAsync: number;
+}
+
+function isStreamBinding(value: unknown): value is StreamBinding {
+  if (typeof value !== "object" || value === null) return false;
+  const candidate = value as Partial<Record<keyof StreamBinding, unknown>>;
+  return (
+    typeof candidate.WriteWrap === "function" &&
+    typeof candidate.ShutdownWrap === "function" &&
+    candidate.streamBaseState instanceof Int32Array &&
+    typeof candidate.kReadBytesOrError === "number" &&
+    typeof candidate.kLastWriteWasAsync === "number"
+  );
+}
+
+function findStreamBinding(): StreamBinding | undefined {
+  const { binding } = process as unknown as { binding?: (name: string) => unknown };
+  if (typeof binding !== "function") return undefined;
+  try {
+    const found = binding.call(process, "stream_wrap");
+    return isStreamBinding(found) ? found : undefined;
+  } catch {
+    // This Node does not lend the binding out: the public API serves.
+    return undefined;
+  }
+}
+
+function rawHandleOf(socket: Socket): StreamHandle | undefined {
+  const handle = (socket as unknown as { _handle?: Partial<StreamHandle> | null })._handle;
+  if (handle === null || handle === undefined) return undefined;
+  const isUsable =
+    typeof handle.readStart === "function" &&
+    typeof handle.readStop === "function" &&
+    typeof handle.useUserBuffer === "function" &&
+    typeof handle.writeBuffer === "function" &&
+    typeof handle.shutdown === "function";
+  return isUsable ? (handle as StreamHandle) : undefined;
+}
+
+/** Reads into our own buffers and writes straight to the handle: no stream machinery per chunk. */
+class RawTransport implements Transport {
+  handler: TransportHandler = ignore;
+  readonly socket: Socket;
+  readonly #handle: StreamHandle;
+  readonly #binding: StreamBinding;
+  readonly #buffers: ReadBuffers;
+  readonly #socketOnRead: StreamHandle["onread"];
+  #small: Buffer;
+  #buffer: Buffer;
+  #spareRequest: WriteRequest | undefined;
+  #pendingWrites = 0;
+  #isReading = false;
+  #isClosed = false;
+  #isEnding = false;
+
+  constructor(socket: Socket, handle: StreamHandle, binding: StreamBinding, buffers: ReadBuffers) {
+    this.socket = socket;
+    this.#handle = handle;
+    this.#binding = binding;
+    this.#buffers = buffers;
+    this.#small = buffers.takeSmall();
+    this.#buffer = this.#small;
+    this.#socketOnRead = handle.onread;
+    // A connecting socket has begun to read by itself; libuv refuses a second readStart.
+    handle.readStop();
+    handle.useUserBuffer(this.#buffer);
+    handle.onread = () => this.#onRead();
+    // The handle reports errors to us; the socket only reports those of its own destroy().
+    socket.on("error", () => this.#finish());
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  start(): void {
+    if (this.#isReading || this.#isClosed) return;
+    this.#isReading = true;
+    if (this.#handle.readStart() !== 0) this.#finish();
+  }
+
+  stop(): void {
+    if (!this.#isReading || this.#isClosed) return;
+    this.#isReading = false;
+    this.#handle.readStop();
+  }
+
+  write(view: Uint8Array): boolean {
+    if (this.#isClosed) return true;
+    const request = this.#spareRequest ?? new this.#binding.WriteWrap();
+    const status = this.#handle.writeBuffer(request, view);
+    if (status !== 0) {
+      // A reset connection; told after the caller's work, as a read error would be.
+      queueMicrotask(() => this.#finish());
+      return true;
+    }
+    if (this.#binding.streamBaseState[this.#binding.kLastWriteWasAsync] === 0) {
+      // Taken whole by the kernel: libuv has not seen the request, so it serves again.
+      this.#spareRequest = request;
+      return true;
+    }
+    this.#spareRequest = undefined;
+    request.buffer = view;
+    this.#pendingWrites += 1;
+    request.oncomplete = (completion) => {
+      request.buffer = undefined;
+      this.#pendingWrites -= 1;
+      if (this.#isClosed) {
+        if (this.#pendingWrites === 0) this.#giveBuffers();
+        return;
+      }
+      if (completion < 0) this.#finish();
+      else if (this.#pendingWrites === 0) {
+        if (this.#isEnding) this.#shutdown();
+        else this.handler.onDrain();
+      }
+    };
+    return false;
+  }
+
+  end(): void {
+    if (this.#isClosed || this.#isEnding) return;
+    this.#isEnding = true;
+    this.handler = { onData() {}, onDrain() {}, onEnd: () => this.close() };
+    if (this.#pendingWrites === 0) this.#shutdown();
+    // Unread input would turn the close into a reset, which can overtake the last message.
+    this.start();
+    const timer = setTimeout(() => this.close(), lingerMs);
+    timer.unref();
+    this.socket.once("close", () => clearTimeout(timer));
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#isReading = false;
+    this.handler = ignore;
+    this.socket.destroy();
+    if (this.#pendingWrites === 0) this.#giveBuffers();
+  }
+
+  detach(): Socket {
+    this.stop();
+    this.#isClosed = true;
+    this.handler = ignore;
+    this.#handle.onread = this.#socketOnRead;
+    this.socket.removeAllListeners("error");
+    // Below the TLS layer the handle keeps its pointer to the buffer until it is closed.
+    this.socket.once("close", () => this.#buffers.give(this.#small));
+    return this.socket;
+  }
+
+  #onRead(): Buffer | undefined {
+    const count = this.#binding.streamBaseState[this.#binding.kReadBytesOrError] ?? -1;
+    if (count > 0) {
+      const buffer = this.#buffer;
+      this.handler.onData(buffer, 0, count);
+      if (this.#isClosed) return undefined;
+      return count === buffer.length ? this.#growBuffer() : this.#shrinkBuffer();
+    }
+    if (count < 0) this.#finish();
+    return undefined;
+  }
+
+  // A buffer from which a write may be pending is kept; the reader is stopped then (see onData).
+  #growBuffer(): Buffer | undefined {
+    if (this.#buffer !== this.#small || !this.#isReading) return undefined;
+    this.#buffer = this.#buffers.takeLarge();
+    return this.#buffer;
+  }
+
+  #shrinkBuffer(): Buffer | undefined {
+    if (this.#buffer === this.#small || !this.#isReading) return undefined;
+    this.#buffers.give(this.#buffer);
+    this.#buffer = this.#small;
+    return this.#buffer;
+  }
+
+  #shutdown(): void {
+    const request = new this.#binding.ShutdownWrap();
+    request.oncomplete = () => {};
+    if (this.#handle.shutdown(request) !== 0) this.close();
+  }
+
+  #finish(): void {
+    if (this.#isClosed) return;
+    const { handler } = this;
+    this.close();
+    handler.onEnd();
+  }
+
+  // The libuv handle holds a bare pointer to the read buffer until it is closed.
+  #giveBuffers(): void {
+    const giveBack = () => {
+      if (this.#buffer !== this.#small) this.#buffers.give(this.#buffer);
+      this.#buffers.give(this.#small);
+    };
+    if (this.socket.closed) giveBack();
+    else this.socket.once("close", giveBack);
+  }
+}
+
+/** The same on the public API: for TLS, and for a Node whose internals have changed. */
+class StreamTransport implements Transport {
+  handler: TransportHandler = ignore;
+  readonly socket: Socket;
+  #isClosed = false;
+
+  constructor(socket: Socket) {
+    this.socket = socket;
+    socket.pause();
+    socket.on("data", this.#onData);
+    socket.on("drain", this.#onDrain);
+    socket.on("end", this.#onEnd);
+    socket.on("error", this.#onEnd);
+    socket.on("close", this.#onEnd);
+    socket.pause();
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  start(): void {
+    if (!this.#isClosed) this.socket.resume();
+  }
+
+  stop(): void {
+    if (!this.#isClosed) this.socket.pause();
+  }
+
+  write(view: Uint8Array): boolean {
+    return this.#isClosed || this.socket.write(view);
+  }
+
+  end(): void {
+    if (this.#isClosed) return;
+    this.handler = { onData() {}, onDrain() {}, onEnd: () => this.close() };
+    this.socket.end();
+    this.socket.resume();
+    const timer = setTimeout(() => this.close(), lingerMs);
+    timer.unref();
+    this.socket.once("close", () => clearTimeout(timer));
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.handler = ignore;
+    this.socket.destroy();
+  }
+
+  detach(): Socket {
+    this.#isClosed = true;
+    this.handler = ignore;
+    this.socket.pause();
+    this.socket.off("data", this.#onData);
+    this.socket.off("drain", this.#onDrain);
+    this.socket.off("end", this.#onEnd);
+    this.socket.off("error", this.#onEnd);
+    this.socket.off("close", this.#onEnd);
+    return this.socket;
+  }
+
+  // A chunk of a stream is nobody else's: it stays valid however long a write takes.
+  readonly #onData = (chunk: Buffer): void => this.handler.onData(chunk, 0, chunk.length);
+  readonly #onDrain = (): void => this.handler.onDrain();
+  readonly #onEnd = (): void => {
+    if (this.#isClosed) return;
+    const { handler } = this;
+    this.close();
+    handler.onEnd();
+  };
+}
+
+/** Makes transports of one kind, raw or public, for a process. */
+export class TransportFactory {
+  readonly #binding: StreamBinding | undefined;
+  readonly #buffers = new ReadBuffers();
+
+  constructor(binding: StreamBinding | undefined) {
+    this.#binding = binding;
+  }
+
+  /** `raw` when Node's internals are used, `public` when its documented streams are. */
+  get kind(): "raw" | "public" {
+    return this.#binding === undefined ? "public" : "raw";
+  }
+
+  /** Wraps a connected, paused socket that has no data handler yet. */
+  open(socket: Socket): Transport {
+    socket.setNoDelay(true);
+    if (this.#binding !== undefined && !(socket instanceof TLSSocket)) {
+      const handle = rawHandleOf(socket);
+      if (handle !== undefined) return new RawTransport(socket, handle, this.#binding, this.#buffers);
+    }
+    return new StreamTransport(socket);
+  }
+}
+
+/**
+ * Chooses the transport by moving bytes over a loopback connection: small writes, a write larger than
+ * the kernel's buffers, a change of read buffer, and the peer's close must all be seen as expected.
+ *
+ * @returns a factory of raw transports, or of public ones where the raw ones do not behave
+ */
+export async function chooseTransports(preferred: "raw" | "public" = "raw"): Promise<TransportFactory> {
+  const binding = preferred === "raw" ? findStreamBinding() : undefined;
+  if (binding === undefined) return new TransportFactory(undefined);
+  const raw = new TransportFactory(binding);
+  return (await probeTransport(raw)) ? raw : new TransportFactory(undefined);
+}
+
+const probeBytes = 4 * 1024 * 1024;
+const probeTimeoutMs = 2_000;
+
+async function probeTransport(factory: TransportFactory): Promise<boolean> {
+  const server = createServer({ pauseOnConnect: true });
+  const client = await connectTo(server);
+  if (client === undefined) return false;
+  const { near, far } = client;
+  try {
+    return await new Promise<boolean>((resolve) => {
+      const timer = setTimeout(() => resolve(false), probeTimeoutMs);
+      const settle = (result: boolean) => {
+        clearTimeout(timer);
+        resolve(result);
+      };
+      const writer = factory.open(near);
+      const reader = factory.open(far);
+      let received = 0;
+      let isIntact = true;
+      reader.handler = {
+        onData(buffer, start, end) {
+          for (let index = start; index < end; index += 1009) {
+            if (buffer[index] !== ((received + index - start) & 0xff)) isIntact = false;
+          }
+          received += end - start;
+        },
+        onDrain() {},
+        onEnd: () => settle(isIntact && received === probeBytes + 256),
+      };
+      writer.handler = {
+        onData() {},
+        onDrain: () => writer.end(),
+        onEnd: () => settle(false),
+      };
+      const bytes = Buffer.alloc(probeBytes);
+      for (let index = 0; index < probeBytes; index += 1) bytes[index] = index & 0xff;
+      const smallTaken = writer.write(bytes.subarray(0, 256));
+      const largeTaken = writer.write(bytes);
+      if (!smallTaken || largeTaken) return settle(false);
+      reader.start();
+      writer.start();
+    });
+  } finally {
+    near.destroy();
+    far.destroy();
+    server.close();
+  }
+}
+
+async function connectTo(server: Server): Promise<{ near: Socket; far: Socket } | undefined> {
+  return new Promise((resolve) => {
+    server.once("error", () => resolve(undefined));
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      if (address === null || typeof address === "string") return resolve(undefined);
+      const near = netConnect({ port: address.port, host: "127.0.0.1" });
+      near.once("error", () => resolve(undefined));
+      let far: Socket | undefined;
+      let isConnected = false;
+      const settle = () => {
+        if (far !== undefined && isConnected) resolve({ near, far });
+      };
+      server.once("connection", (socket) => {
+        far = socket;
+        settle();
+      });
+      near.once("connect", () => {
+        isConnected = true;
+        settle();
+      });
+    });
+  });
+}
