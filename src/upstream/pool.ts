@@ -1,0 +1,350 @@
+/**
+ * Upstream connections, pooled per database and identity. A connection is never handed to another
+ * identity, nor to a session with other startup parameters: what `RESET ALL` returns to is fixed at login.
+ */
+
+import { SqlError } from "../errors/sql-error.ts";
+import type { Log } from "../observe/log.ts";
+import { Conversation } from "./conversation.ts";
+import { resetConnection } from "./reset.ts";
+import { noteParameterStatus, type UpstreamConnection } from "./upstream-connection.ts";
+
+/** Whom a connection logs in as, and with which startup parameters. */
+export interface UpstreamTarget {
+  readonly database: string;
+  /** A name may be dropped and given to somebody else; its principal's id never is. */
+  readonly principalId: number;
+  readonly role: string;
+  readonly roleVersion: number;
+  readonly parameters: ReadonlyMap<string, string>;
+}
+
+/** The right to use one connection until `release` or `discard`, exactly one of which is called once. */
+export interface Lease {
+  readonly connection: UpstreamConnection;
+  /** Gives back a connection that waits for a command outside any transaction. */
+  release(): void;
+  /** Closes a connection whose state is unknown. */
+  discard(): void;
+}
+
+/** A place in the queue. */
+export interface Ticket {
+  readonly lease: Promise<Lease>;
+  /** Leaves the queue: `lease` rejects with the error. No effect once a connection is on its way: release that. */
+  cancel(error: SqlError): void;
+}
+
+export interface PoolSettings {
+  /** Connections per database and identity. */
+  readonly poolSize: number;
+  /** Connections of all pools together. */
+  readonly maxConnections: number;
+  readonly queueTimeoutMs: number;
+  /** An unused connection is closed after this; 0 is never. */
+  readonly idleTimeoutMs: number;
+  /** A connection is not given out again after this; 0 is never. */
+  readonly maxLifetimeMs: number;
+}
+
+/** Counts for SHOW and metrics. */
+export interface PoolCounts {
+  readonly open: number;
+  readonly idle: number;
+  readonly waiting: number;
+}
+
+interface Entry {
+  readonly group: Group;
+  readonly parametersKey: string;
+  readonly connection: UpstreamConnection;
+  idleSinceMs: number;
+}
+
+interface Group {
+  readonly key: string;
+  readonly principalId: number;
+  /** Open and opening connections. */
+  count: number;
+  readonly idle: Entry[];
+  /** Set by `closePrincipal`: connections on loan are closed when they come back. */
+  isRetired: boolean;
+}
+
+interface Waiter {
+  readonly target: UpstreamTarget;
+  readonly group: Group;
+  readonly parametersKey: string;
+  readonly timer: NodeJS.Timeout;
+  isSettled: boolean;
+  resolve(lease: Lease): void;
+  reject(error: unknown): void;
+}
+
+const sweepIntervalMs = 1_000;
+
+export class UpstreamPool {
+  readonly #open: (target: UpstreamTarget) => Promise<UpstreamConnection>;
+  readonly #settings: PoolSettings;
+  readonly #log: Log;
+  readonly #groups = new Map<string, Group>();
+  readonly #sweeper: NodeJS.Timeout;
+  #waiters: Waiter[] = [];
+  #count = 0;
+  #isClosed = false;
+
+  /** @param open logs in; its error reaches the session that asked */
+  constructor(
+    open: (target: UpstreamTarget) => Promise<UpstreamConnection>,
+    settings: PoolSettings,
+    log: Log,
+  ) {
+    this.#open = open;
+    this.#settings = settings;
+    this.#log = log;
+    this.#sweeper = setInterval(() => this.#sweep(), sweepIntervalMs);
+    this.#sweeper.unref();
+  }
+
+  /**
+   * Asks for a connection. The lease's promise rejects with SqlError too_many_connections when the queue
+   * timeout passes, and with the login's own error when a new connection cannot be opened.
+   */
+  acquire(target: UpstreamTarget): Ticket {
+    const group = this.#groupOf(target);
+    let waiter: Waiter | undefined;
+    const lease = new Promise<Lease>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        if (waiter !== undefined) this.#leave(waiter, queueTimeoutError());
+      }, this.#settings.queueTimeoutMs);
+      waiter = {
+        target,
+        group,
+        parametersKey: keyOfParameters(target.parameters),
+        timer,
+        isSettled: false,
+        resolve,
+        reject,
+      };
+      this.#waiters.push(waiter);
+      this.#serveQueue();
+    });
+    return {
+      lease,
+      cancel: (error) => {
+        if (waiter !== undefined) this.#leave(waiter, error);
+      },
+    };
+  }
+
+  /** Closes a principal's idle connections now and its others when they come back: after DROP USER. */
+  closePrincipal(principalId: number): void {
+    for (const group of [...this.#groups.values()]) {
+      if (group.principalId !== principalId) continue;
+      group.isRetired = true;
+      this.#groups.delete(group.key);
+      for (const entry of [...group.idle]) this.#close(entry);
+    }
+  }
+
+  counts(): PoolCounts {
+    let idle = 0;
+    for (const group of this.#groups.values()) idle += group.idle.length;
+    return { open: this.#count, idle, waiting: this.#waiters.length };
+  }
+
+  /** Closes what is idle, refuses who waits; leases still out are closed when they come back. */
+  close(): void {
+    this.#isClosed = true;
+    clearInterval(this.#sweeper);
+    const error = new SqlError("admin_shutdown", "terminating connection due to administrator command", {
+      severity: "FATAL",
+    });
+    for (const waiter of [...this.#waiters]) this.#leave(waiter, error);
+    for (const group of this.#groups.values()) {
+      for (const entry of [...group.idle]) this.#close(entry);
+    }
+  }
+
+  #groupOf(target: UpstreamTarget): Group {
+    const key = JSON.stringify([target.database, target.principalId, target.role, target.roleVersion]);
+    let group = this.#groups.get(key);
+    if (group === undefined) {
+      group = { key, principalId: target.principalId, count: 0, idle: [], isRetired: false };
+      this.#groups.set(key, group);
+    }
+    return group;
+  }
+
+  #leave(waiter: Waiter, error: unknown): void {
+    if (waiter.isSettled) return;
+    this.#settle(waiter);
+    waiter.reject(error);
+  }
+
+  #settle(waiter: Waiter): void {
+    waiter.isSettled = true;
+    clearTimeout(waiter.timer);
+    const index = this.#waiters.indexOf(waiter);
+    if (index !== -1) this.#waiters.splice(index, 1);
+  }
+
+  // First come, first served; a waiter whose own pool is full does not hold up the others.
+  #serveQueue(): void {
+    if (this.#isClosed) return;
+    for (const waiter of [...this.#waiters]) {
+      const { group } = waiter;
+      const entry = takeMatching(group.idle, waiter.parametersKey);
+      if (entry !== undefined) {
+        this.#settle(waiter);
+        waiter.resolve(this.#lend(entry));
+        continue;
+      }
+      if (!this.#makeRoom(group)) continue;
+      this.#settle(waiter);
+      void this.#openFor(waiter);
+    }
+  }
+
+  // True when the group may open one more connection; closes an idle one that stands in its way.
+  #makeRoom(group: Group): boolean {
+    if (group.count >= this.#settings.poolSize) {
+      const oldest = group.idle[0];
+      if (oldest === undefined) return false;
+      this.#close(oldest);
+    }
+    if (this.#count < this.#settings.maxConnections) return true;
+    let victim: Entry | undefined;
+    for (const other of this.#groups.values()) {
+      const oldest = other.idle[0];
+      if (oldest !== undefined && (victim === undefined || oldest.idleSinceMs < victim.idleSinceMs)) {
+        victim = oldest;
+      }
+    }
+    if (victim === undefined) return false;
+    this.#close(victim);
+    return true;
+  }
+
+  async #openFor(waiter: Waiter): Promise<void> {
+    const { group } = waiter;
+    group.count += 1;
+    this.#count += 1;
+    try {
+      const connection = await this.#open(waiter.target);
+      waiter.resolve(this.#lend({ group, parametersKey: waiter.parametersKey, connection, idleSinceMs: 0 }));
+    } catch (error) {
+      this.#forget(group);
+      waiter.reject(error);
+      this.#serveQueue();
+    }
+  }
+
+  #lend(entry: Entry): Lease {
+    let isReturned = false;
+    const once = (giveBack: () => void) => () => {
+      if (isReturned) return;
+      isReturned = true;
+      giveBack();
+    };
+    return {
+      connection: entry.connection,
+      release: once(() => void this.#takeBack(entry)),
+      discard: once(() => {
+        entry.connection.transport.close();
+        this.#forget(entry.group);
+        this.#serveQueue();
+      }),
+    };
+  }
+
+  async #takeBack(entry: Entry): Promise<void> {
+    const { connection, group } = entry;
+    // A cancel that is still on its way must have hit before anybody else can be hit.
+    await Promise.all(connection.cancels);
+    const isKept =
+      !this.#isClosed && !group.isRetired && !this.#isTooOld(entry) && (await resetConnection(connection));
+    if (!isKept || !connection.isReusable || this.#isClosed || group.isRetired) {
+      connection.transport.close();
+      this.#forget(group);
+    } else {
+      entry.idleSinceMs = Date.now();
+      group.idle.push(entry);
+      this.#watchIdle(entry);
+    }
+    this.#serveQueue();
+  }
+
+  // An idle connection is read on: to see it close, and to keep its parameters true.
+  #watchIdle(entry: Entry): void {
+    new Conversation(entry.connection.transport, {
+      onMessage: (type, body) => {
+        if (type === "S") noteParameterStatus(entry.connection, body);
+        else if (type !== "N" && type !== "A") this.#close(entry);
+      },
+      onEnd: () => this.#close(entry),
+    });
+  }
+
+  #close(entry: Entry): void {
+    const index = entry.group.idle.indexOf(entry);
+    if (index === -1) return;
+    entry.group.idle.splice(index, 1);
+    entry.connection.transport.close();
+    this.#forget(entry.group);
+    if (this.#waiters.length > 0) queueMicrotask(() => this.#serveQueue());
+  }
+
+  #forget(group: Group): void {
+    this.#count -= 1;
+    group.count -= 1;
+    const isWaitedFor = this.#waiters.some((waiter) => waiter.group === group);
+    if (group.count === 0 && !isWaitedFor && this.#groups.get(group.key) === group) {
+      this.#groups.delete(group.key);
+    }
+  }
+
+  #isTooOld(entry: Entry): boolean {
+    const { maxLifetimeMs } = this.#settings;
+    return maxLifetimeMs > 0 && Date.now() - entry.connection.openedAtMs > maxLifetimeMs;
+  }
+
+  #sweep(): void {
+    const { idleTimeoutMs } = this.#settings;
+    const now = Date.now();
+    let closed = 0;
+    for (const group of [...this.#groups.values()]) {
+      for (const entry of [...group.idle]) {
+        if (this.#isTooOld(entry) || (idleTimeoutMs > 0 && now - entry.idleSinceMs > idleTimeoutMs)) {
+          this.#close(entry);
+          closed += 1;
+        }
+      }
+    }
+    if (closed > 0) this.#log.debug({ closed }, "closed upstream connections that were idle or old");
+  }
+}
+
+// The most recently used first: it is the one that is warm, and the oldest get to be closed.
+function takeMatching(idle: Entry[], parametersKey: string): Entry | undefined {
+  for (let index = idle.length - 1; index >= 0; index -= 1) {
+    const entry = idle[index];
+    if (entry?.parametersKey === parametersKey) {
+      idle.splice(index, 1);
+      entry.connection.transport.stop();
+      return entry;
+    }
+  }
+  return undefined;
+}
+
+function keyOfParameters(parameters: ReadonlyMap<string, string>): string {
+  return JSON.stringify([...parameters].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+function queueTimeoutError(): SqlError {
+  return new SqlError("too_many_connections", "no upstream connection became free in time", {
+    severity: "FATAL",
+    hint: "Close sessions that are not used, or raise upstream.pool_size, upstream.max_connections or upstream.queue_timeout.",
+  });
+}

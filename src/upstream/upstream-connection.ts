@@ -1,0 +1,25 @@
+/** One logged-in connection to the upstream, and what the front-end knows about it. */
+
+import { decodeParameterStatus } from "../wire/backend-message-decoding.ts";
+import type { Transport } from "../wire/transport.ts";
+
+export interface UpstreamConnection {
+  readonly transport: Transport;
+  /** pg_backend_pid() of the server process. */
+  readonly processId: number;
+  /** What the upstream wants in a CancelRequest. */
+  readonly secretKey: Buffer;
+  /** The parameters as last reported by ParameterStatus; kept true by whoever reads the connection. */
+  readonly parameters: Map<string, string>;
+  readonly openedAtMs: number;
+  /** Cancel requests on their way; the connection must not change hands before they have ended. */
+  readonly cancels: Set<Promise<void>>;
+  /** False when something is not known about it any more; it is closed instead of reused. */
+  isReusable: boolean;
+}
+
+/** Keeps `parameters` true: applies the body of one ParameterStatus (PostgreSQL manual 54.2.7). */
+export function noteParameterStatus(connection: UpstreamConnection, body: Buffer): void {
+  const { name, value } = decodeParameterStatus(body);
+  connection.parameters.set(name, value);
+}
