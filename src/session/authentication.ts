@@ -1,0 +1,103 @@
+/** The SASL conversation with a client: from its first message to an Identity or a refusal (PostgreSQL manual 54.3). */
+
+import { randomBytes } from "node:crypto";
+import type { Identity, RefusalReason } from "../auth/identity.ts";
+import { identityOf, lookupPasswordCredential, type MockCredentials } from "../auth/password.ts";
+import { SqlError } from "../errors/sql-error.ts";
+import {
+  type MalformedExchange,
+  offeredMechanisms,
+  receiveClientFinal,
+  receiveClientFirst,
+  scramSha256Plus,
+} from "../scram/server-exchange.ts";
+import {
+  encodeAuthenticationSasl,
+  encodeAuthenticationSaslContinue,
+  encodeAuthenticationSaslFinal,
+} from "../wire/backend-message.ts";
+import { decodeSaslInitialResponse, decodeSaslResponse } from "../wire/frontend-message.ts";
+import type { Transport } from "../wire/transport.ts";
+import type { HandshakeReader } from "./handshake-reader.ts";
+
+const passwordMessage = 0x70; // p
+
+export interface PasswordLogins {
+  readonly cache: Parameters<typeof lookupPasswordCredential>[0];
+  readonly mock: MockCredentials;
+}
+
+export type AuthenticationOutcome =
+  /** `finalMessage` is AuthenticationSASLFinal, still to be sent, together with AuthenticationOk. */
+  | { readonly kind: "accepted"; readonly identity: Identity; readonly finalMessage: Buffer }
+  | { readonly kind: "refused"; readonly reason: RefusalReason }
+  | { readonly kind: "closed" };
+
+/**
+ * Runs one exchange. It runs in full whoever asks: what is wrong with the user shows at its last step only.
+ *
+ * @param channelBinding tls-server-end-point data of the connection's certificate, if any
+ * @throws SqlError protocol_violation and its like for a client that does not speak SASL
+ */
+export async function authenticateBySasl(
+  reader: HandshakeReader,
+  transport: Transport,
+  user: string,
+  channelBinding: Buffer | undefined,
+  logins: PasswordLogins,
+): Promise<AuthenticationOutcome> {
+  const binding = { data: channelBinding };
+  transport.write(encodeAuthenticationSasl(offeredMechanisms(binding)));
+  const first = await reader.readMessage();
+  if (first.kind === "closed") return { kind: "closed" };
+  const initial = decodeSaslInitialResponse(expectPassword(first.type, first.body));
+  const credential = lookupPasswordCredential(logins.cache, user, new Date(), logins.mock);
+  let clientFirst = initial.initialResponse;
+  if (clientFirst === null) {
+    // A client may leave the first message out and be asked for it (RFC 4422 section 3.3).
+    transport.write(encodeAuthenticationSaslContinue(""));
+    const late = await reader.readMessage();
+    if (late.kind === "closed") return { kind: "closed" };
+    clientFirst = decodeSaslResponse(expectPassword(late.type, late.body));
+  }
+  const begun = receiveClientFirst(
+    {
+      verifier: credential.verifier,
+      serverNonce: randomBytes(18).toString("base64"),
+      channelBinding: binding,
+    },
+    initial.mechanism,
+    clientFirst,
+  );
+  if (begun.kind === "malformed") throw malformedExchange(begun);
+  if (begun.kind === "refused") return begun;
+  transport.write(encodeAuthenticationSaslContinue(begun.serverFirst));
+  const second = await reader.readMessage();
+  if (second.kind === "closed") return { kind: "closed" };
+  const outcome = receiveClientFinal(
+    begun.exchange,
+    decodeSaslResponse(expectPassword(second.type, second.body)),
+  );
+  if (outcome.kind === "malformed") throw malformedExchange(outcome);
+  if (!credential.ok) return { kind: "refused", reason: credential.reason };
+  if (outcome.kind === "refused") return outcome;
+  return {
+    kind: "accepted",
+    identity: identityOf(
+      credential.record,
+      initial.mechanism === scramSha256Plus ? "scram-sha-256-plus" : "scram-sha-256",
+    ),
+    finalMessage: encodeAuthenticationSaslFinal(outcome.serverFinal),
+  };
+}
+
+function expectPassword(type: number, body: Buffer): Buffer {
+  if (type === passwordMessage) return body;
+  throw new SqlError("protocol_violation", `expected SASL response, got message type ${type}`, {
+    severity: "FATAL",
+  });
+}
+
+function malformedExchange(outcome: MalformedExchange): SqlError {
+  return new SqlError(outcome.condition, outcome.message, { severity: "FATAL", detail: outcome.detail });
+}

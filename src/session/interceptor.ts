@@ -1,0 +1,82 @@
+/** Decides which of a client's messages concern statements of ours, and hands those to who runs them. */
+
+import { classify, mayNeedAttention } from "../ddl/classify.ts";
+import type { Statement } from "../ddl/statement.ts";
+import type { Column } from "../exec/result.ts";
+import { type Verdict, verdicts } from "../wire/framer.ts";
+import { ExtendedQuery } from "./extended-query.ts";
+import type { Interceptor, Relay } from "./relay.ts";
+import { runSimpleQuery } from "./simple-query.ts";
+import type { StatementRunner } from "./statement-runner.ts";
+
+const headerBytes = 5;
+const letter = { query: 0x51, parse: 0x50, bind: 0x42, execute: 0x45 } as const;
+
+export class StatementInterceptor implements Interceptor {
+  readonly #relay: Relay;
+  readonly #runner: StatementRunner;
+  readonly #extended: ExtendedQuery;
+
+  constructor(
+    relay: Relay,
+    runner: StatementRunner,
+    columnsOf: (statement: Statement) => readonly Column[] | undefined,
+  ) {
+    this.#relay = relay;
+    this.#runner = runner;
+    this.#extended = new ExtendedQuery(relay, runner, columnsOf);
+  }
+
+  inspect(type: number, buffer: Buffer, start: number, end: number): Verdict {
+    const bodyStart = start + headerBytes;
+    switch (type) {
+      case letter.query:
+        return this.#inspectText(buffer, bodyStart, end - 1, false);
+      case letter.parse: {
+        const nameEnd = buffer.indexOf(0, bodyStart);
+        const textEnd = nameEnd === -1 ? -1 : buffer.indexOf(0, nameEnd + 1);
+        // Malformed: the upstream words the error.
+        if (textEnd === -1 || textEnd >= end) return verdicts.pass;
+        if (
+          this.#extended.hasOwn &&
+          this.#extended.hasStatement(buffer.toString("latin1", bodyStart, nameEnd))
+        ) {
+          return verdicts.take;
+        }
+        return this.#inspectText(buffer, nameEnd + 1, textEnd, true);
+      }
+      case letter.bind:
+        this.#extended.noteBind(buffer.subarray(bodyStart, end));
+        return verdicts.pass;
+      case letter.execute: {
+        const nameEnd = buffer.indexOf(0, bodyStart);
+        const name = buffer.toString("latin1", bodyStart, nameEnd);
+        return this.#extended.hasPortal(name) ? verdicts.take : verdicts.pass;
+      }
+      default:
+        this.#extended.noteClose(buffer.subarray(bodyStart, end));
+        return verdicts.pass;
+    }
+  }
+
+  async handle(type: number, message: Buffer): Promise<void> {
+    const body = message.subarray(headerBytes);
+    if (type === letter.query) await runSimpleQuery(this.#relay, this.#runner, body.subarray(0, -1));
+    else if (type === letter.parse) await this.#extended.parse(message);
+    else await this.#extended.execute(body);
+  }
+
+  onTransactionEnd(): void {
+    this.#extended.forgetPortals();
+  }
+
+  #inspectText(buffer: Buffer, start: number, end: number, isSingle: boolean): Verdict {
+    if (!mayNeedAttention(buffer, start, end)) return verdicts.pass;
+    const standardConformingStrings =
+      this.#relay.connection.parameters.get("standard_conforming_strings") !== "off";
+    const statements = classify(buffer, start, end, { standardConformingStrings });
+    // Several commands in one Parse are PostgreSQL's to refuse.
+    if (isSingle && statements.length !== 1) return verdicts.pass;
+    return statements.some(({ kind }) => kind === "ours") ? verdicts.take : verdicts.pass;
+  }
+}

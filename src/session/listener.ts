@@ -1,0 +1,195 @@
+/** Accepts clients on the pgwire port and takes each through handshake, login and database to its session. */
+
+import { randomUUID } from "node:crypto";
+import { createServer, type Server, type Socket } from "node:net";
+import type { Identity } from "../auth/identity.ts";
+import { SqlError } from "../errors/sql-error.ts";
+import type { Log } from "../observe/log.ts";
+import { UpstreamError } from "../upstream/upstream-error.ts";
+import { encodeAuthenticationOk, encodeSqlError } from "../wire/backend-message.ts";
+import { newestMinorVersion, type Startup } from "../wire/startup-packet.ts";
+import type { Transport, TransportFactory } from "../wire/transport.ts";
+import { authenticateBySasl } from "./authentication.ts";
+import { type Greeting, receiveStartup } from "./handshake.ts";
+import type { SessionServices } from "./services.ts";
+import { Session } from "./session.ts";
+import type { SessionRegistry } from "./session-registry.ts";
+import { sessionSettings } from "./startup-parameters.ts";
+import type { ServerTls } from "./tls.ts";
+
+/** Connections that may be on their way to a login beyond the sessions allowed: cancel requests are among them. */
+const spareConnections = 256;
+
+export interface ListenerOptions {
+  readonly host: string;
+  /** 0: any free port. */
+  readonly port: number;
+  readonly maxConnections: number;
+  /** From accept to AuthenticationOk. */
+  readonly authenticationTimeoutMs: number;
+  readonly isTlsRequired: boolean;
+  /** Used when the startup packet names no database, or the user's name and no such database exists. */
+  readonly defaultDatabase: string;
+  readonly transports: TransportFactory;
+  readonly services: SessionServices;
+  readonly registry: SessionRegistry;
+  readonly log: Log;
+}
+
+export class Listener {
+  readonly #options: ListenerOptions;
+  readonly #server: Server;
+  readonly #pending = new Set<Transport>();
+  #tls: ServerTls | undefined;
+  #isClosing = false;
+
+  constructor(options: ListenerOptions, tls: ServerTls | undefined) {
+    this.#options = options;
+    this.#tls = tls;
+    this.#server = createServer({ pauseOnConnect: true, noDelay: true, keepAlive: true }, (socket) =>
+      this.#accept(socket),
+    );
+  }
+
+  /** New connections get the new certificate; established ones keep theirs. */
+  set tls(tls: ServerTls | undefined) {
+    this.#tls = tls;
+  }
+
+  /** @returns the port @throws the error of listen(2) */
+  listen(): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#server.once("error", reject);
+      this.#server.listen({ host: this.#options.host, port: this.#options.port, backlog: 1024 }, () => {
+        this.#server.off("error", reject);
+        // Running out of file descriptors must not end the sessions that there are.
+        this.#server.on("error", (error) =>
+          this.#options.log.error({ err: error }, "cannot accept connections"),
+        );
+        const address = this.#server.address();
+        resolve(typeof address === "object" && address !== null ? address.port : this.#options.port);
+      });
+    });
+  }
+
+  /** Stops accepting, and drops the clients that have not logged in. */
+  stopAccepting(): void {
+    this.#isClosing = true;
+    this.#server.close();
+    for (const transport of [...this.#pending]) transport.close();
+  }
+
+  #accept(socket: Socket): void {
+    const { registry, maxConnections, transports } = this.#options;
+    if (this.#isClosing || registry.size + this.#pending.size >= maxConnections + spareConnections) {
+      socket.destroy();
+      return;
+    }
+    const transport = transports.open(socket);
+    this.#pending.add(transport);
+    void this.#serve(transport);
+  }
+
+  /** Owns the connection until a session has taken it over; settles whatever happens. */
+  async #serve(first: Transport): Promise<void> {
+    const { log } = this.#options;
+    let transport = first;
+    const timer = setTimeout(() => transport.close(), this.#options.authenticationTimeoutMs);
+    const peer = `${first.socket.remoteAddress ?? "?"}:${first.socket.remotePort ?? "?"}`;
+    try {
+      const outcome = await receiveStartup(
+        first,
+        { ...this.#options, tls: this.#tls, timeoutMs: this.#options.authenticationTimeoutMs },
+        (upgraded) => {
+          this.#pending.delete(transport);
+          transport = upgraded;
+          this.#pending.add(transport);
+        },
+      );
+      if (outcome.kind === "cancel") {
+        await this.#options.services.cancels.cancel(outcome.processId, outcome.secretKey);
+        transport.close();
+      } else if (outcome.kind === "closed") transport.close();
+      else await this.#logIn(outcome, peer, timer);
+    } catch (error) {
+      this.#refuse(transport, error, peer);
+    } finally {
+      clearTimeout(timer);
+      this.#pending.delete(transport);
+      if (log.level === "trace") log.trace({ peer }, "handshake ended");
+    }
+  }
+
+  async #logIn(greeting: Greeting, peer: string, timer: NodeJS.Timeout): Promise<void> {
+    const { services, log } = this.#options;
+    const { startup, transport, reader } = greeting;
+    const settings = sessionSettings(startup.parameters);
+    const outcome = await authenticateBySasl(
+      reader,
+      transport,
+      startup.user,
+      greeting.isEncrypted ? this.#tls?.channelBinding : undefined,
+      services.logins,
+    );
+    if (outcome.kind === "closed") {
+      transport.close();
+      return;
+    }
+    if (outcome.kind === "refused") {
+      log.info({ peer, user: startup.user, reason: outcome.reason }, "login refused");
+      throw new SqlError("invalid_password", `password authentication failed for user "${startup.user}"`, {
+        severity: "FATAL",
+      });
+    }
+    clearTimeout(timer);
+    const authenticated = Buffer.concat([outcome.finalMessage, encodeAuthenticationOk()]);
+    const { identity } = outcome;
+    const database = await this.#databaseFor(startup, identity);
+    await services.databases.prepare(database, identity);
+    if (transport.isClosed) return;
+    const session = new Session(
+      { id: randomUUID(), identity, database, minorVersion: Math.min(startup.minor, newestMinorVersion) },
+      transport,
+      services,
+      log,
+      (closed) => this.#options.registry.remove(closed),
+    );
+    this.#options.registry.admit(session);
+    services.recordLogin(identity.principal.id);
+    const ticket = services.pool.acquire({
+      database,
+      principalId: identity.principal.id,
+      role: identity.role,
+      roleVersion: identity.roleVersion,
+      parameters: settings,
+    });
+    // A client that leaves while it waits gives up its place.
+    reader.onGone = () => session.leave();
+    await session.begin(ticket, authenticated, () => reader.release());
+  }
+
+  // libpq always names a database, the user's own when it was given none; where there is no such database
+  // that wish is nobody's, and the user's default is meant.
+  async #databaseFor(startup: Startup, identity: Identity): Promise<string> {
+    const wanted = startup.parameters.get("database") ?? "";
+    const fallback = identity.defaultDatabase ?? this.#options.defaultDatabase;
+    if (wanted === "") return fallback;
+    if (wanted !== startup.user) return wanted;
+    return (await this.#options.services.databaseExists(wanted)) ? wanted : fallback;
+  }
+
+  #refuse(transport: Transport, error: unknown, peer: string): void {
+    if (transport.isClosed) return;
+    if (error instanceof UpstreamError) transport.write(error.errorResponse);
+    else if (error instanceof SqlError) {
+      const { condition, message, detail, hint } = error;
+      transport.write(encodeSqlError(new SqlError(condition, message, { severity: "FATAL", detail, hint })));
+    } else {
+      this.#options.log.error({ err: error, peer }, "internal error");
+      transport.write(
+        encodeSqlError(new SqlError("internal_error", "internal error", { severity: "FATAL" })),
+      );
+    }
+    transport.end();
+  }
+}

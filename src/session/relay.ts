@@ -1,0 +1,539 @@
+/**
+ * Moves bytes between a client and its upstream connection, and knows at every moment what is owed to
+ * whom: how many ReadyForQuery are outstanding, the transaction status, whether a message is half-way
+ * through. Statements of ours are taken out of the stream and handed to an interceptor.
+ */
+
+import { SqlError } from "../errors/sql-error.ts";
+import { noteParameterStatus, type UpstreamConnection } from "../upstream/upstream-connection.ts";
+import type { TransactionStatus } from "../wire/backend-message.ts";
+import { actionTable, type FramerVisitor, MessageFramer, type Verdict, verdicts } from "../wire/framer.ts";
+import { maxMessageBytes } from "../wire/limits.ts";
+import type { Transport, TransportHandler } from "../wire/transport.ts";
+
+/** Largest Query or Parse that is searched for statements of ours; larger ones are PostgreSQL's, in bytes. */
+export const maxInspectedBytes = 16 * 1024 * 1024;
+
+const limits = { maxMessageBytes, maxInspectedBytes };
+
+const letter = {
+  query: 0x51, // Q
+  parse: 0x50, // P
+  bind: 0x42, // B
+  describe: 0x44, // D
+  execute: 0x45, // E
+  close: 0x43, // C
+  sync: 0x53, // S
+  functionCall: 0x46, // F
+  terminate: 0x58, // X
+  copyDone: 0x63, // c
+  copyFail: 0x66, // f
+} as const;
+
+const reply = {
+  readyForQuery: 0x5a, // Z
+  parameterStatus: 0x53, // S
+  errorResponse: 0x45, // E
+  copyInResponse: 0x47, // G
+  copyBothResponse: 0x57, // W
+} as const;
+
+/** The severity field of an ErrorResponse that ends the session, never translated (PostgreSQL manual 54.8). */
+const fatalSeverity = Buffer.from("\0VFATAL\0", "latin1");
+
+/** Replies that each answer exactly one extended-protocol message; T and n answer Describe. */
+const countedReplies = replyTable("123CIsTn");
+
+function replyTable(letters: string): Uint8Array {
+  const table = new Uint8Array(256);
+  for (const character of letters) table[character.charCodeAt(0)] = 1;
+  return table;
+}
+
+const clientTable = actionTable({ pass: "dH", observe: "BDECSFcf", inspect: "QPX" });
+/** While statements of ours are prepared, the messages that may name one are looked at. */
+const clientTableWithOwn = actionTable({ pass: "dH", observe: "DSFcf", inspect: "QPXBEC" });
+/** While a COPY that is part of a multi-statement string waits for the client's data. */
+const clientTableInCopy = actionTable({ pass: "dHS", inspect: "cfX" });
+const upstreamTable = actionTable({ pass: "dcDAtVvNH", observe: "123CIsTn", inspect: "ZSEGW" });
+/** While the front-end itself talks to the upstream, every reply is decided on singly. */
+const upstreamTableInExchange = actionTable({ pass: "dcDAVvNH", inspect: "123CIsTntZSEGW" });
+
+/** Takes what concerns statements of ours out of the client's stream. */
+export interface Interceptor {
+  /** Decides on a whole Query, Parse, and while `hasOwn` also Bind, Execute, Close. */
+  inspect(type: number, buffer: Buffer, start: number, end: number): Verdict;
+  /** Handles a message that was taken; the client's stream is paused until the promise settles. */
+  handle(type: number, message: Buffer): Promise<void>;
+  /** A transaction has ended: portals are gone. */
+  onTransactionEnd(): void;
+}
+
+export interface RelayListener {
+  /** The client said Terminate, closed or broke. */
+  onClientGone(): void;
+  /** The upstream closed or broke; what it said last has been forwarded. */
+  onUpstreamGone(): void;
+  /** The client broke the protocol, or a bug broke the session. */
+  onFailure(error: unknown): void;
+  /** Nothing is outstanding; called only after `watchReady`. */
+  onReady(): void;
+}
+
+/** What becomes of one reply to a message of the front-end's own; `finish` keeps it from the client and ends the exchange. */
+export type ReplyDecision = "forward" | "drop" | "finish" | "forward-and-finish";
+
+/** A conversation of the front-end's own with the upstream, while the client waits. */
+interface Exchange {
+  onReply(type: string, body: Buffer): ReplyDecision;
+  finish(): void;
+}
+
+export class Relay {
+  readonly client: Transport;
+  readonly connection: UpstreamConnection;
+  /** As of the last ReadyForQuery. */
+  status: TransactionStatus = "I";
+  /** ReadyForQuery messages seen: a session is idle as long as it does not move. */
+  readyCount = 0;
+  /** True once the upstream has reported an error since the last ReadyForQuery: it ignores messages up to Sync. */
+  hasErrorSinceReady = false;
+  /** True once the client has been told by the upstream itself why the session ends. */
+  hasSeenFatal = false;
+  readonly #upstream: Transport;
+  readonly #interceptor: Interceptor;
+  readonly #listener: RelayListener;
+  readonly #fromClient: MessageFramer;
+  readonly #fromUpstream: MessageFramer;
+  #clientTable = clientTable;
+  #readyOwed = 0;
+  #repliesOwed = 0;
+  #repliesSeen = 0;
+  #syncsSinceExecute = 0;
+  #isCopyingIn = false;
+  #isCopyDone = false;
+  #isClientBlocked = false;
+  #isUpstreamBlocked = false;
+  #isHandling = false;
+  #exchange: Exchange | undefined;
+  #settledWaiter: (() => void) | undefined;
+  #isReadyWatched = false;
+  #isStopped = false;
+
+  constructor(
+    client: Transport,
+    connection: UpstreamConnection,
+    interceptor: Interceptor,
+    listener: RelayListener,
+  ) {
+    this.client = client;
+    this.connection = connection;
+    this.#upstream = connection.transport;
+    this.#interceptor = interceptor;
+    this.#listener = listener;
+    this.#fromClient = new MessageFramer(clientTable, new ClientSide(this), limits);
+    this.#fromUpstream = new MessageFramer(upstreamTable, new UpstreamSide(this), limits);
+  }
+
+  /** Begins to relay; `early` is what the client had sent before. */
+  start(early: Buffer): void {
+    this.client.handler = this.#clientHandler;
+    this.#upstream.handler = this.#upstreamHandler;
+    this.#upstream.start();
+    this.client.start();
+    if (early.length > 0) this.#clientHandler.onData(early, 0, early.length);
+  }
+
+  /** Ends relaying; neither side is read any more. */
+  stop(): void {
+    if (this.#isStopped) return;
+    this.#isStopped = true;
+    this.client.stop();
+    this.#upstream.stop();
+    this.#fromClient.discard();
+    this.#fromUpstream.discard();
+    this.#settledWaiter?.();
+  }
+
+  /** True when no statement is running or on its way, in either direction. */
+  get isSettled(): boolean {
+    return (
+      this.#readyOwed === 0 && this.#repliesOwed === 0 && !this.#isHandling && this.#exchange === undefined
+    );
+  }
+
+  /** True when the upstream connection is as fresh as a reset can make it: settled, outside a transaction, no bytes missing. */
+  get isReusable(): boolean {
+    return (
+      this.isSettled &&
+      this.status === "I" &&
+      !this.#isClientBlocked &&
+      this.#fromClient.isAtBoundary &&
+      this.#fromUpstream.isAtBoundary
+    );
+  }
+
+  /** True while the client has a part of a message: nothing else may be said to it now. */
+  get isMidMessage(): boolean {
+    return this.#fromUpstream.isMidMessage;
+  }
+
+  /** Asks for `onReady` at each ReadyForQuery after which nothing is outstanding. */
+  watchReady(): void {
+    this.#isReadyWatched = true;
+  }
+
+  /** Says whether Bind, Execute and Close have to be shown to the interceptor. */
+  set hasOwn(hasOwn: boolean) {
+    this.#clientTable = hasOwn ? clientTableWithOwn : clientTable;
+    this.#fromClient.table = this.#clientTable;
+  }
+
+  get isStopped(): boolean {
+    return this.#isStopped;
+  }
+
+  /** Writes a message of ours to the client. */
+  writeToClient(message: Buffer): void {
+    if (!this.client.write(message)) this.#blockUpstream();
+  }
+
+  /** Sends an extended-protocol message upstream that the client is owed the reply to. */
+  sendExtended(message: Buffer): void {
+    this.#repliesOwed += 1;
+    this.#writeUpstream(message);
+  }
+
+  /**
+   * Waits until the upstream has answered everything that was sent to it, up to the messages after the
+   * last Sync, which it is asked to flush.
+   */
+  async settle(flush: Buffer): Promise<void> {
+    if (this.#isStopped || this.#hasAllReplies()) return;
+    if (this.#repliesOwed > 0) this.#writeUpstream(flush);
+    await new Promise<void>((resolve) => {
+      this.#settledWaiter = resolve;
+    });
+  }
+
+  /**
+   * Sends a message of the front-end's own and decides on each reply, until `finish` is called by one.
+   * `isQuery`: the message brings its own ReadyForQuery. Everything earlier must be settled.
+   */
+  async converse(
+    message: Buffer,
+    isQuery: boolean,
+    onReply: (type: string, body: Buffer) => ReplyDecision,
+  ): Promise<void> {
+    if (this.#isStopped) return;
+    await new Promise<void>((resolve) => {
+      this.#settledWaiter = resolve;
+      this.#fromUpstream.table = upstreamTableInExchange;
+      const finish = () => {
+        this.#exchange = undefined;
+        this.#settledWaiter = undefined;
+        this.#fromUpstream.table = upstreamTable;
+        // A COPY of the exchange may have let the client speak meanwhile.
+        this.#fromClient.table = this.#clientTable;
+        this.#fromClient.pause();
+        this.client.stop();
+        queueMicrotask(resolve);
+      };
+      this.#exchange = { onReply, finish };
+      if (isQuery) this.#readyOwed += 1;
+      this.#writeUpstream(message);
+    });
+  }
+
+  // ---- the client's stream
+
+  /** @internal for ClientSide */
+  inspectClient(type: number, buffer: Buffer, start: number, end: number): Verdict {
+    if (type === letter.terminate) return verdicts.take;
+    if (this.#exchange !== undefined) return verdicts.take; // CopyDone or CopyFail within an exchange
+    const verdict = this.#interceptor.inspect(type, buffer, start, end);
+    if (verdict === verdicts.pass) this.observeClient(type);
+    return verdict;
+  }
+
+  observeClient(type: number): void {
+    switch (type) {
+      case letter.query:
+      case letter.functionCall:
+        this.#readyOwed += 1;
+        this.#repliesOwed = 0;
+        this.#syncsSinceExecute = 0;
+        this.#isCopyDone = false;
+        return;
+      case letter.sync:
+        this.#readyOwed += 1;
+        this.#repliesOwed = 0;
+        this.#syncsSinceExecute += 1;
+        return;
+      case letter.execute:
+        this.#repliesOwed += 1;
+        this.#syncsSinceExecute = 0;
+        this.#isCopyDone = false;
+        return;
+      case letter.parse:
+      case letter.bind:
+      case letter.describe:
+      case letter.close:
+        this.#repliesOwed += 1;
+        return;
+      default:
+        this.#noteCopyDone();
+    }
+  }
+
+  takeFromClient(type: number, buffer: Buffer, start: number, end: number): void {
+    if (type === letter.terminate) {
+      this.stop();
+      this.#listener.onClientGone();
+      return;
+    }
+    this.#fromClient.pause();
+    this.client.stop();
+    if (this.#exchange !== undefined) {
+      this.#writeUpstream(Buffer.from(buffer.subarray(start, end)));
+      return;
+    }
+    this.#isHandling = true;
+    void this.#handle(type, Buffer.from(buffer.subarray(start, end)));
+  }
+
+  forwardFromClient(buffer: Buffer, start: number, end: number): void {
+    if (!this.#upstream.write(buffer.subarray(start, end))) {
+      this.#isClientBlocked = true;
+      this.client.stop();
+    }
+  }
+
+  violate(message: string): void {
+    this.#listener.onFailure(new SqlError("protocol_violation", message, { severity: "FATAL" }));
+  }
+
+  async #handle(type: number, message: Buffer): Promise<void> {
+    try {
+      await this.#interceptor.handle(type, message);
+      this.#isHandling = false;
+      if (this.#isStopped) return;
+      this.#resumeClient();
+      this.#tellReady();
+    } catch (error) {
+      if (!this.#isStopped) this.#listener.onFailure(error);
+    }
+  }
+
+  #resumeClient(): void {
+    if (this.#isStopped || this.#isClientBlocked) return;
+    if (this.#fromClient.isPaused && !this.#isHandling) this.#fromClient.resume();
+    if (!this.#fromClient.isPaused && !this.#isClientBlocked && !this.#isStopped) this.client.start();
+  }
+
+  #writeUpstream(message: Buffer): void {
+    if (!this.#upstream.write(message)) {
+      this.#isClientBlocked = true;
+      this.client.stop();
+    }
+  }
+
+  // The server ignores Sync while it copies in, so those that came before CopyDone bring no ReadyForQuery.
+  #noteCopyDone(): void {
+    this.#isCopyDone = true;
+    if (this.#isCopyingIn) this.#forgetIgnoredSyncs();
+  }
+
+  #forgetIgnoredSyncs(): void {
+    this.#readyOwed -= this.#syncsSinceExecute;
+    this.#syncsSinceExecute = 0;
+    this.#isCopyingIn = false;
+  }
+
+  // ---- the upstream's stream
+
+  inspectUpstream(type: number, buffer: Buffer, start: number, end: number): Verdict {
+    const exchange = this.#exchange;
+    if (exchange !== undefined) this.#noteReply(type, buffer, start, end);
+    else if (type === reply.readyForQuery) this.#noteReady(buffer[start + 5] ?? 0);
+    else this.#noteReply(type, buffer, start, end);
+    if (exchange === undefined || type === reply.parameterStatus) return verdicts.pass;
+    const decision = exchange.onReply(String.fromCharCode(type), buffer.subarray(start + 5, end));
+    if (decision === "forward") return verdicts.pass;
+    if (decision !== "drop") exchange.finish();
+    return decision === "forward-and-finish" ? verdicts.pass : verdicts.take;
+  }
+
+  observeUpstream(type: number): void {
+    if (countedReplies[type] === 1) {
+      this.#repliesSeen += 1;
+      if (this.#settledWaiter !== undefined) this.#checkSettled();
+    }
+  }
+
+  forwardFromUpstream(buffer: Buffer, start: number, end: number): void {
+    if (!this.client.write(buffer.subarray(start, end))) this.#blockUpstream();
+  }
+
+  #noteReply(type: number, buffer: Buffer, start: number, end: number): void {
+    switch (type) {
+      case reply.readyForQuery:
+        this.#noteReady(buffer[start + 5] ?? 0);
+        return;
+      case reply.parameterStatus:
+        noteParameterStatus(this.connection, buffer.subarray(start + 5, end));
+        return;
+      case reply.errorResponse:
+        this.hasErrorSinceReady = true;
+        if (buffer.subarray(start, end).includes(fatalSeverity)) this.hasSeenFatal = true;
+        this.#isCopyingIn = false;
+        if (this.#settledWaiter !== undefined) this.#checkSettled();
+        return;
+      case reply.copyInResponse:
+      case reply.copyBothResponse:
+        this.#noteCopyIn();
+        return;
+      default:
+        return;
+    }
+  }
+
+  #noteCopyIn(): void {
+    if (this.#exchange !== undefined) {
+      this.#fromClient.table = clientTableInCopy;
+      this.#fromClient.resume();
+      this.client.start();
+      return;
+    }
+    this.#isCopyingIn = true;
+    if (this.#isCopyDone) this.#forgetIgnoredSyncs();
+  }
+
+  #noteReady(status: number): void {
+    this.status = status === 0x49 ? "I" : status === 0x54 ? "T" : "E";
+    this.readyCount += 1;
+    if (this.#readyOwed > 0) this.#readyOwed -= 1;
+    this.#repliesSeen = 0;
+    this.hasErrorSinceReady = false;
+    this.#isCopyingIn = false;
+    if (status === 0x49) this.#interceptor.onTransactionEnd();
+    if (this.#settledWaiter !== undefined) this.#checkSettled();
+    if (this.#isReadyWatched) queueMicrotask(() => this.#tellReady());
+  }
+
+  #tellReady(): void {
+    if (this.#isReadyWatched && !this.#isStopped && this.isSettled) this.#listener.onReady();
+  }
+
+  #hasAllReplies(): boolean {
+    return this.#readyOwed === 0 && (this.hasErrorSinceReady || this.#repliesSeen >= this.#repliesOwed);
+  }
+
+  // Resolved in a microtask: by then the bytes that are being scanned have been forwarded.
+  #checkSettled(): void {
+    if (this.#exchange !== undefined || !this.#hasAllReplies()) return;
+    const waiter = this.#settledWaiter;
+    this.#settledWaiter = undefined;
+    if (waiter !== undefined) queueMicrotask(waiter);
+  }
+
+  #blockUpstream(): void {
+    this.#isUpstreamBlocked = true;
+    this.#upstream.stop();
+  }
+
+  // An error while framing must end this session and no other.
+  #push(framer: MessageFramer, buffer: Buffer, start: number, end: number): void {
+    try {
+      framer.push(buffer, start, end);
+    } catch (error) {
+      if (!this.#isStopped) this.#listener.onFailure(error);
+    }
+  }
+
+  readonly #clientHandler: TransportHandler = {
+    onData: (buffer, start, end) => this.#push(this.#fromClient, buffer, start, end),
+    onDrain: () => {
+      if (!this.#isUpstreamBlocked) return;
+      this.#isUpstreamBlocked = false;
+      if (!this.#isStopped) this.#upstream.start();
+    },
+    onEnd: () => {
+      this.stop();
+      this.#listener.onClientGone();
+    },
+  };
+
+  readonly #upstreamHandler: TransportHandler = {
+    onData: (buffer, start, end) => this.#push(this.#fromUpstream, buffer, start, end),
+    onDrain: () => {
+      if (!this.#isClientBlocked) return;
+      this.#isClientBlocked = false;
+      this.#resumeClient();
+    },
+    onEnd: () => {
+      this.stop();
+      this.#listener.onUpstreamGone();
+    },
+  };
+}
+
+class ClientSide implements FramerVisitor {
+  readonly #relay: Relay;
+
+  constructor(relay: Relay) {
+    this.#relay = relay;
+  }
+
+  onObserve(type: number): void {
+    this.#relay.observeClient(type);
+  }
+
+  onInspect(type: number, buffer: Buffer, start: number, end: number): Verdict {
+    return this.#relay.inspectClient(type, buffer, start, end);
+  }
+
+  onTake(type: number, buffer: Buffer, start: number, end: number): void {
+    this.#relay.takeFromClient(type, buffer, start, end);
+  }
+
+  onForward(buffer: Buffer, start: number, end: number): void {
+    this.#relay.forwardFromClient(buffer, start, end);
+  }
+
+  onViolation(type: number, length: number): void {
+    this.#relay.violate(
+      length < 4 || length > maxMessageBytes
+        ? "invalid message length"
+        : `invalid frontend message type ${type}`,
+    );
+  }
+}
+
+class UpstreamSide implements FramerVisitor {
+  readonly #relay: Relay;
+
+  constructor(relay: Relay) {
+    this.#relay = relay;
+  }
+
+  onObserve(type: number): void {
+    this.#relay.observeUpstream(type);
+  }
+
+  onInspect(type: number, buffer: Buffer, start: number, end: number): Verdict {
+    return this.#relay.inspectUpstream(type, buffer, start, end);
+  }
+
+  onTake(): void {
+    // A reply that the exchange has kept from the client.
+  }
+
+  onForward(buffer: Buffer, start: number, end: number): void {
+    this.#relay.forwardFromUpstream(buffer, start, end);
+  }
+
+  onViolation(): void {
+    this.#relay.violate("the upstream server broke the protocol");
+  }
+}

@@ -1,0 +1,239 @@
+/** One client from its login to its end: the identity, the upstream connection on loan, the relay, and every way to end. */
+
+import { randomBytes } from "node:crypto";
+import type { Identity } from "../auth/identity.ts";
+import { SqlError } from "../errors/sql-error.ts";
+import type { Log } from "../observe/log.ts";
+import type { Lease, Ticket } from "../upstream/pool.ts";
+import { UpstreamError } from "../upstream/upstream-error.ts";
+import {
+  encodeBackendKeyData,
+  encodeParameterStatus,
+  encodeReadyForQuery,
+  encodeSqlError,
+} from "../wire/backend-message.ts";
+import type { Transport } from "../wire/transport.ts";
+import { cancelKeyBytes } from "./cancel-registry.ts";
+import { StatementInterceptor } from "./interceptor.ts";
+import { type Interceptor, Relay } from "./relay.ts";
+import type { SessionServices } from "./services.ts";
+import { StatementRunner } from "./statement-runner.ts";
+
+/** Who and where; fixed at the login. */
+export interface SessionProfile {
+  readonly id: string;
+  readonly identity: Identity;
+  readonly database: string;
+  /** Minor version of the protocol spoken with this client. */
+  readonly minorVersion: number;
+}
+
+/** When a session that is to end may still finish something. */
+export type EndingMode = "after_statement" | "after_transaction";
+
+export class Session {
+  readonly profile: SessionProfile;
+  readonly connectedAtMs = Date.now();
+  readonly #client: Transport;
+  readonly #services: SessionServices;
+  readonly #log: Log;
+  readonly #onClosed: (session: Session) => void;
+  #ticket: Ticket | undefined;
+  #lease: Lease | undefined;
+  #relay: Relay | undefined;
+  #unregisterCancel: (() => void) | undefined;
+  #ending: { readonly error: SqlError; readonly mode: EndingMode } | undefined;
+  #isClosed = false;
+
+  constructor(
+    profile: SessionProfile,
+    client: Transport,
+    services: SessionServices,
+    log: Log,
+    onClosed: (session: Session) => void,
+  ) {
+    this.profile = profile;
+    this.#client = client;
+    this.#services = services;
+    this.#log = log;
+    this.#onClosed = onClosed;
+  }
+
+  /** Moves with every ReadyForQuery; a session whose number stands still is idle or running one statement. */
+  get activity(): number {
+    return this.#relay?.readyCount ?? 0;
+  }
+
+  /** True when no statement is running. */
+  get isIdle(): boolean {
+    return this.#relay?.isSettled ?? false;
+  }
+
+  /** True while the session waits for an upstream connection. */
+  get isQueued(): boolean {
+    return this.#ticket !== undefined;
+  }
+
+  /**
+   * Waits for an upstream connection, tells the client that it may begin, and relays.
+   *
+   * @param greeting messages that go out before the session's parameters, in one write with them
+   * @param takeEarly called when the relay takes over: gives what the client has sent ahead
+   */
+  async begin(ticket: Ticket, greeting: Buffer, takeEarly: () => Buffer): Promise<void> {
+    this.#ticket = ticket;
+    let lease: Lease;
+    try {
+      lease = await ticket.lease;
+    } catch (error) {
+      this.#ticket = undefined;
+      this.fail(error);
+      return;
+    }
+    this.#ticket = undefined;
+    // The client went away, or was sent away, while the connection was on its way.
+    if (this.#isClosed) {
+      lease.release();
+      return;
+    }
+    this.#lease = lease;
+    const { connection } = lease;
+    const secretKey = randomBytes(cancelKeyBytes(this.profile.minorVersion));
+    this.#unregisterCancel = this.#services.cancels.register(connection.processId, secretKey, this);
+    const messages = [greeting];
+    for (const [name, value] of connection.parameters) messages.push(encodeParameterStatus(name, value));
+    messages.push(encodeBackendKeyData(connection.processId, secretKey), encodeReadyForQuery("I"));
+    const relay = this.#openRelay(lease);
+    this.#relay = relay;
+    const early = takeEarly();
+    relay.writeToClient(Buffer.concat(messages));
+    relay.start(early);
+    if (this.#ending !== undefined) this.end(this.#ending.error, this.#ending.mode);
+  }
+
+  /** Passes a CancelRequest on to the statement that runs; one that waits in the queue leaves it. */
+  async cancel(): Promise<void> {
+    const ticket = this.#ticket;
+    if (ticket !== undefined) {
+      ticket.cancel(new SqlError("query_canceled", "canceling statement due to user request"));
+      return;
+    }
+    const lease = this.#lease;
+    if (lease === undefined || this.#relay?.isSettled !== false) return;
+    await this.#services.cancelUpstream(lease.connection);
+  }
+
+  /** Ends the session with a FATAL error, as soon as the mode allows. */
+  end(error: SqlError, mode: EndingMode): void {
+    if (this.#isClosed) return;
+    this.#ending = { error, mode };
+    const relay = this.#relay;
+    if (relay === undefined) {
+      this.#ticket?.cancel(error);
+      return;
+    }
+    if (this.#mayEndNow(relay, mode)) this.fail(error);
+    else relay.watchReady();
+  }
+
+  /** Ends the session now: the client is told, what runs upstream is cancelled. */
+  fail(error: unknown): void {
+    if (this.#isClosed) return;
+    // Inside of a message that is half sent, an error would be read as its data.
+    if (this.#relay?.isMidMessage !== true) this.#client.write(this.#wordFailure(error));
+    this.#client.end();
+    this.#close();
+  }
+
+  /** The client has closed the connection, or broken it. */
+  leave(): void {
+    if (this.#isClosed) return;
+    this.#client.close();
+    this.#close();
+  }
+
+  #mayEndNow(relay: Relay, mode: EndingMode): boolean {
+    return relay.isSettled && (mode === "after_statement" || relay.status === "I");
+  }
+
+  #openRelay(lease: Lease): Relay {
+    const { identity, id, database } = this.profile;
+    const runner = new StatementRunner(
+      this.#services.executor,
+      { context: { identity, sessionId: id, database }, parameters: lease.connection.parameters },
+      this.#log,
+    );
+    // The two know each other; the relay does not call before it is started.
+    const interceptor: { current: Interceptor | undefined } = { current: undefined };
+    const relay = new Relay(
+      this.#client,
+      lease.connection,
+      {
+        inspect: (type, buffer, start, end) => interceptor.current?.inspect(type, buffer, start, end) ?? 0,
+        handle: async (type, message) => interceptor.current?.handle(type, message),
+        onTransactionEnd: () => interceptor.current?.onTransactionEnd(),
+      },
+      {
+        onClientGone: () => this.leave(),
+        onUpstreamGone: () => this.#onUpstreamGone(),
+        onFailure: (error) => this.fail(runner.asSqlError(error)),
+        onReady: () => {
+          const ending = this.#ending;
+          if (ending !== undefined && this.#mayEndNow(relay, ending.mode)) this.fail(ending.error);
+        },
+      },
+    );
+    interceptor.current = new StatementInterceptor(relay, runner, this.#services.columnsOf);
+    return relay;
+  }
+
+  #onUpstreamGone(): void {
+    if (this.#relay?.hasSeenFatal === true) {
+      // The upstream has told the client itself.
+      this.#client.end();
+      this.#close();
+      return;
+    }
+    this.fail(
+      new SqlError("connection_failure", "the upstream server closed the connection unexpectedly", {
+        severity: "FATAL",
+      }),
+    );
+  }
+
+  #wordFailure(error: unknown): Buffer {
+    if (error instanceof UpstreamError) return error.errorResponse;
+    if (error instanceof SqlError) {
+      const { condition, message, detail, hint } = error;
+      return encodeSqlError(new SqlError(condition, message, { severity: "FATAL", detail, hint }));
+    }
+    this.#log.error({ err: error, sessionId: this.profile.id }, "internal error");
+    return encodeSqlError(
+      new SqlError("internal_error", "internal error", {
+        severity: "FATAL",
+        detail: `The log has more under session ${this.profile.id}.`,
+      }),
+    );
+  }
+
+  #close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#unregisterCancel?.();
+    const relay = this.#relay;
+    const lease = this.#lease;
+    this.#ticket?.cancel(new SqlError("connection_failure", "the client has closed the connection"));
+    if (relay !== undefined && lease !== undefined) {
+      const isReusable = relay.isReusable;
+      const isRunning = !relay.isSettled;
+      relay.stop();
+      if (isReusable) lease.release();
+      else {
+        // PostgreSQL notices a closed connection only when it next writes to it.
+        if (isRunning) void this.#services.cancelUpstream(lease.connection);
+        lease.discard();
+      }
+    }
+    this.#onClosed(this);
+  }
+}

@@ -1,0 +1,129 @@
+/** Runs a Query that holds statements of ours, each in its place among the others (PostgreSQL manual 54.2.2). */
+
+import { classify } from "../ddl/classify.ts";
+import type { SqlError } from "../errors/sql-error.ts";
+import {
+  encodeCommandComplete,
+  encodeErrorResponse,
+  encodeReadyForQuery,
+  encodeSqlError,
+} from "../wire/backend-message.ts";
+import { decodeErrorFields } from "../wire/backend-message-decoding.ts";
+import { encodeDescribe, encodeFlush, encodeSync } from "../wire/frontend-message-encoding.ts";
+import { encodeResultDescription } from "../wire/row-encoding.ts";
+import type { Relay } from "./relay.ts";
+import { encodeNotices, encodeRows, type StatementRunner } from "./statement-runner.ts";
+
+/** Name of a portal that never exists: describing it puts a transaction into the failed state. */
+export const missingPortal = "nodedb: a statement of the front-end failed";
+
+/** Statements in the order of the text; neighbours that are PostgreSQL's stay one text and one implicit transaction. */
+type Piece = { readonly kind: "forward" | "ours"; readonly start: number; readonly end: number };
+
+function cutIntoPieces(text: Buffer, standardConformingStrings: boolean): Piece[] {
+  const pieces: Piece[] = [];
+  for (const { kind, start, end } of classify(text, 0, text.length, { standardConformingStrings })) {
+    const last = pieces.at(-1);
+    if (kind === "forward" && last?.kind === "forward")
+      pieces[pieces.length - 1] = { kind, start: last.start, end };
+    else pieces.push({ kind, start, end });
+  }
+  return pieces;
+}
+
+/**
+ * Runs the pieces one after the other until one fails, then sends the one ReadyForQuery that the client waits for.
+ *
+ * @param text of the Query, without its NUL
+ */
+export async function runSimpleQuery(relay: Relay, runner: StatementRunner, text: Buffer): Promise<void> {
+  await relay.settle(encodeFlush());
+  const standardConformingStrings = relay.connection.parameters.get("standard_conforming_strings") !== "off";
+  for (const piece of cutIntoPieces(text, standardConformingStrings)) {
+    if (relay.isStopped) return;
+    const isDone =
+      piece.kind === "forward"
+        ? await forwardPiece(relay, text, piece)
+        : await runPiece(relay, runner, text, piece);
+    if (!isDone) break;
+  }
+  if (!relay.isStopped) relay.writeToClient(encodeReadyForQuery(relay.status));
+}
+
+async function runPiece(relay: Relay, runner: StatementRunner, text: Buffer, piece: Piece): Promise<boolean> {
+  const offset = charactersBefore(text, piece.start);
+  try {
+    const statement = runner.parse(text.subarray(piece.start, piece.end));
+    if (statement === "forward") return await forwardPiece(relay, text, piece);
+    const result = await runner.run(statement, relay.status);
+    if (result === "forward") return await forwardPiece(relay, text, piece);
+    if (relay.isStopped) return false;
+    const messages = encodeNotices(result);
+    if (result.table !== undefined) {
+      messages.push(encodeResultDescription(result.table.columns), ...encodeRows(result, []));
+    }
+    messages.push(encodeCommandComplete(result.tag));
+    relay.writeToClient(Buffer.concat(messages));
+    return true;
+  } catch (error) {
+    if (relay.isStopped) return false;
+    await failTransaction(relay);
+    relay.writeToClient(encodeMovedError(runner.asSqlError(error), offset));
+    return false;
+  }
+}
+
+/** As PostgreSQL does, an error inside a transaction block fails the block. */
+async function failTransaction(relay: Relay): Promise<void> {
+  if (relay.status !== "T") return;
+  const message = Buffer.concat([encodeDescribe("portal", missingPortal), encodeSync()]);
+  await relay.converse(message, true, (type) => (type === "Z" ? "finish" : "drop"));
+}
+
+/** @returns false when the upstream reported an error */
+async function forwardPiece(relay: Relay, text: Buffer, piece: Piece): Promise<boolean> {
+  const offset = charactersBefore(text, piece.start);
+  let hasFailed = false;
+  await relay.converse(encodeQueryBytes(text.subarray(piece.start, piece.end)), true, (type, body) => {
+    if (type === "Z") return "finish";
+    if (type !== "E") return "forward";
+    hasFailed = true;
+    const moved = movePosition(body, offset);
+    if (moved === undefined) return "forward";
+    relay.writeToClient(moved);
+    return "drop";
+  });
+  return !hasFailed;
+}
+
+function encodeQueryBytes(text: Buffer): Buffer {
+  const message = Buffer.allocUnsafe(text.length + 6);
+  message[0] = 0x51;
+  message.writeInt32BE(text.length + 5, 1);
+  text.copy(message, 5);
+  message[message.length - 1] = 0;
+  return message;
+}
+
+/** The error with its position counted from the beginning of the client's text; undefined when it names none. */
+function movePosition(body: Buffer, offset: number): Buffer | undefined {
+  const fields = decodeErrorFields(body);
+  const position = fields.get("P");
+  if (position === undefined || offset === 0) return undefined;
+  fields.set("P", String(Number(position) + offset));
+  return encodeErrorResponse(fields);
+}
+
+function encodeMovedError(error: SqlError, offset: number): Buffer {
+  const encoded = encodeSqlError(error);
+  return movePosition(encoded.subarray(5), offset) ?? encoded;
+}
+
+/** Characters, not bytes: PostgreSQL counts positions so. A byte that continues a UTF-8 character counts none. */
+function charactersBefore(text: Buffer, end: number): number {
+  let count = 0;
+  for (let index = 0; index < end; index += 1) {
+    if (((text[index] ?? 0) & 0xc0) !== 0x80) count += 1;
+  }
+  return count;
+}

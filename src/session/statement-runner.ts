@@ -1,0 +1,116 @@
+/** Runs one statement of ours for a session, and words its result as protocol messages. */
+
+import { randomUUID } from "node:crypto";
+import { parseStatement } from "../ddl/parse-statement.ts";
+import type { Statement } from "../ddl/statement.ts";
+import { decodeStatementText } from "../ddl/statement-text.ts";
+import { SqlError } from "../errors/sql-error.ts";
+import type { ExecutionContext } from "../exec/context.ts";
+import type { Executor } from "../exec/execute.ts";
+import type { StatementResult } from "../exec/result.ts";
+import type { Log } from "../observe/log.ts";
+import { encodeNotice, type FormatCode } from "../wire/backend-message.ts";
+import { encodeResultRow } from "../wire/row-encoding.ts";
+
+/** What the session knows at the moment that a statement is run. */
+export interface SessionState {
+  readonly context: Omit<ExecutionContext, "dateStyle" | "timeZone">;
+  /** As the upstream last reported them. */
+  readonly parameters: ReadonlyMap<string, string>;
+}
+
+/** Commands that only read, and so may run inside a transaction block. */
+function isReadOnly(statement: Statement): boolean {
+  return statement.kind === "show_users" || statement.kind === "show_session";
+}
+
+export class StatementRunner {
+  readonly #executor: Executor;
+  readonly #state: SessionState;
+  readonly #log: Log;
+
+  constructor(executor: Executor, state: SessionState, log: Log) {
+    this.#executor = executor;
+    this.#state = state;
+    this.#log = log;
+  }
+
+  /**
+   * Parses the text of one statement that begins with the keywords of one of ours.
+   *
+   * @returns "forward" when it is PostgreSQL's after all
+   * @throws SqlError syntax_error and others, with positions in characters of this text
+   */
+  parse(text: Buffer): Statement | "forward" {
+    const encoding = this.#state.parameters.get("client_encoding") ?? "UTF8";
+    const standardConformingStrings = this.#state.parameters.get("standard_conforming_strings") !== "off";
+    return parseStatement(decodeStatementText(text, encoding), { standardConformingStrings });
+  }
+
+  /** True when the statement is about a role that is none of our users: PostgreSQL's to run. */
+  concernsForeignRole(statement: Statement): Promise<boolean> {
+    return this.#executor.concernsForeignRole(statement);
+  }
+
+  /**
+   * @param status of the client's transaction
+   * @returns "forward" as `concernsForeignRole` would have told
+   * @throws SqlError
+   */
+  async run(statement: Statement, status: "I" | "T" | "E"): Promise<StatementResult | "forward"> {
+    if (status === "E") {
+      throw new SqlError(
+        "in_failed_sql_transaction",
+        "current transaction is aborted, commands ignored until end of transaction block",
+      );
+    }
+    if (status === "T" && !isReadOnly(statement)) {
+      throw new SqlError(
+        "active_sql_transaction",
+        `${commandOf(statement)} cannot run inside a transaction block`,
+        {
+          hint: "Run it on its own, outside BEGIN and COMMIT.",
+        },
+      );
+    }
+    return this.#executor.execute(statement, {
+      ...this.#state.context,
+      dateStyle: this.#state.parameters.get("DateStyle") ?? "ISO, MDY",
+      timeZone: this.#state.parameters.get("TimeZone") ?? "UTC",
+    });
+  }
+
+  /** Anything that was thrown, as what the client may see; a bug is logged under an id. */
+  asSqlError(error: unknown): SqlError {
+    if (error instanceof SqlError) return error;
+    const id = randomUUID();
+    this.#log.error({ err: error, errorId: id }, "internal error");
+    return new SqlError("internal_error", "internal error", { detail: `The log has more under id ${id}.` });
+  }
+}
+
+/** Notices that precede the result. */
+export function encodeNotices(result: StatementResult): Buffer[] {
+  return result.notices.map((notice) => encodeNotice(notice));
+}
+
+/** DataRow messages of a result. */
+export function encodeRows(result: StatementResult, formats: readonly FormatCode[]): Buffer[] {
+  const { table } = result;
+  if (table === undefined) return [];
+  return table.rows.map((row) => encodeResultRow(table.columns, row, formats));
+}
+
+function commandOf(statement: Statement): string {
+  switch (statement.kind) {
+    case "create_user":
+      return `CREATE ${statement.spelling}`;
+    case "drop_user":
+      return `DROP ${statement.spelling}`;
+    case "show_users":
+    case "show_session":
+      return "SHOW";
+    default:
+      return `ALTER ${statement.spelling}`;
+  }
+}
