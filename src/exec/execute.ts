@@ -5,6 +5,7 @@ import { alterUser, renameUser, setUserDefaultDatabase, setUserRoles } from "./a
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import { createUser } from "./create-user.ts";
 import { dropUser } from "./drop-user.ts";
+import { concernsForeignRole } from "./foreign-role.ts";
 import type { StatementResult } from "./result.ts";
 import { showSession, showUsers } from "./show.ts";
 
@@ -16,10 +17,13 @@ export interface Executor {
    * @throws SqlError for everything that the client did wrong or may not do; nothing has changed then
    */
   execute(statement: Statement, context: ExecutionContext): Promise<StatementResult | "forward">;
+  /** True when `execute` would answer "forward". */
+  concernsForeignRole(statement: Statement): Promise<boolean>;
 }
 
 export function createExecutor(deps: ExecutorDependencies): Executor {
   return {
+    concernsForeignRole: (statement) => concernsForeignRole(deps.catalog.pool, statement),
     execute: async (statement, context) => {
       switch (statement.kind) {
         case "create_user":

@@ -7,7 +7,7 @@ import type { Column, StatementResult, Timestamp, Value } from "./result.ts";
 import { runRead } from "./run-statement.ts";
 import { useSessionFormat } from "./user-options.ts";
 
-const userColumns: readonly Column[] = [
+export const userColumns: readonly Column[] = [
   { name: "username", type: "text" },
   { name: "tenant_id", type: "int8" },
   { name: "roles", type: "text" },
@@ -19,7 +19,7 @@ const userColumns: readonly Column[] = [
   { name: "created_at", type: "timestamptz" },
 ];
 
-const sessionColumns: readonly Column[] = [
+export const sessionColumns: readonly Column[] = [
   { name: "username", type: "text" },
   { name: "tenant_id", type: "int8" },
   { name: "roles", type: "text" },

@@ -12,6 +12,7 @@ interface Membership {
   /** null before PostgreSQL 16. */
   readonly inherit_option: boolean | null;
   readonly set_option: boolean | null;
+  readonly may_revoke: boolean;
 }
 
 /**
@@ -30,7 +31,8 @@ export async function reconcileMemberships(
   const result = await client.query<Membership>(
     `SELECT u.rolname::text AS member, g.rolname::text AS role, o.rolname::text AS grantor, m.admin_option,
             (pg_catalog.to_jsonb(m) ->> 'inherit_option')::pg_catalog.bool AS inherit_option,
-            (pg_catalog.to_jsonb(m) ->> 'set_option')::pg_catalog.bool AS set_option
+            (pg_catalog.to_jsonb(m) ->> 'set_option')::pg_catalog.bool AS set_option,
+            coalesce(pg_catalog.pg_has_role(m.grantor, 'USAGE'), false) AS may_revoke
        FROM pg_catalog.pg_auth_members m
        JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
        JOIN pg_catalog.pg_roles u ON u.oid = m.member
@@ -49,6 +51,8 @@ export async function reconcileMemberships(
       held.add(keyOf(membership.member, membership.role));
       continue;
     }
+    // Since PostgreSQL 16 a grant is its grantor's to take back. One that the upstream's superuser made stays, as its will.
+    if (!isPlain && !membership.may_revoke) continue;
     const grantedBy =
       isPlain || membership.grantor === null ? "" : ` GRANTED BY ${escapeIdentifier(membership.grantor)}`;
     await client.query(

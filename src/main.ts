@@ -1,0 +1,241 @@
+#!/usr/bin/env node
+/** Process entry: arguments, signals, what a person sees, and the only process.exit. */
+
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { checkSetup } from "./check.ts";
+import { type Config, formatMistake } from "./config/config.ts";
+import { loadConfig } from "./config/load.ts";
+import { SqlError } from "./errors/sql-error.ts";
+import { createLog, type Log } from "./observe/log.ts";
+import { openServer, type RunningServer } from "./server.ts";
+
+const usage = `Usage: nodedb <command> [--config FILE]
+
+Commands
+  start    run the front-end (the default)
+  check    validate the configuration and connect to the upstream, changing nothing
+  reload   tell the front-end of this data directory to reread its configuration
+
+Options
+  --config FILE  configuration file; else NODEDB_CONFIG, else ./nodedb.toml if there is one
+  --help         this text
+  --version      the version
+`;
+
+/** Exit statuses; 78 is EX_CONFIG and 64 EX_USAGE of sysexits(3). */
+const exits = { ok: 0, failure: 1, usage: 64, configuration: 78 } as const;
+
+const pidFile = "nodedb.pid";
+
+async function main(): Promise<number> {
+  const parsed = readArguments();
+  if (parsed === undefined) return exits.usage;
+  const { command, path } = parsed;
+  if (command === "help") {
+    process.stdout.write(usage);
+    return exits.ok;
+  }
+  if (command === "version") {
+    process.stdout.write(`nodedb ${readVersion()}\n`);
+    return exits.ok;
+  }
+  const config = readConfig(path);
+  if (config === undefined) return exits.configuration;
+  if (command === "reload") return reload(config);
+  const log = createLog(config.log);
+  try {
+    if (command === "check") {
+      for (const line of await checkSetup(config, log)) process.stdout.write(`${line}\n`);
+      return exits.ok;
+    }
+    return await run(config, path, log);
+  } catch (error) {
+    explain(error);
+    return exits.failure;
+  }
+}
+
+type Command = "start" | "check" | "reload" | "help" | "version";
+
+function readArguments(): { readonly command: Command; readonly path: string | undefined } | undefined {
+  try {
+    const { values, positionals } = parseArgs({
+      allowPositionals: true,
+      options: {
+        config: { type: "string" },
+        help: { type: "boolean", short: "h" },
+        version: { type: "boolean", short: "V" },
+      },
+    });
+    if (values.help === true) return { command: "help", path: undefined };
+    if (values.version === true) return { command: "version", path: undefined };
+    const [command = "start", ...rest] = positionals;
+    if (rest.length > 0) throw new TypeError(`unexpected argument "${rest.join(" ")}"`);
+    if (command !== "start" && command !== "check" && command !== "reload") {
+      throw new TypeError(`unknown command "${command}"`);
+    }
+    return { command, path: values.config };
+  } catch (error) {
+    process.stderr.write(`nodedb: ${error instanceof Error ? error.message : String(error)}\n\n${usage}`);
+    return undefined;
+  }
+}
+
+function readConfig(path: string | undefined): Config | undefined {
+  const outcome = loadConfig({
+    ...(path === undefined ? {} : { path }),
+    env: process.env,
+    isTerminal: process.stderr.isTTY === true,
+  });
+  if (outcome.ok) return outcome.config;
+  for (const mistake of outcome.mistakes) process.stderr.write(`${formatMistake(mistake)}\n`);
+  return undefined;
+}
+
+async function run(config: Config, path: string | undefined, log: Log): Promise<number> {
+  const server = await openServer(config, log);
+  const pidPath = join(config.server.dataDir, pidFile);
+  writeFileSync(pidPath, `${process.pid}\n`);
+  greet(server);
+  const ended = await untilToldToStop(config, path, server, log);
+  try {
+    if (ended === "upstream") log.fatal("the embedded PostgreSQL has ended and does not start again");
+    else log.info("shutting down");
+    await server.close();
+    log.info("stopped");
+  } finally {
+    rmSync(pidPath, { force: true });
+  }
+  return ended === "upstream" ? exits.failure : exits.ok;
+}
+
+/** What a new user reads; the password goes to standard output only, and to no log. */
+function greet(server: RunningServer): void {
+  const { host, ports, superuserName } = server;
+  const lines = [
+    `nodedb ${readVersion()}`,
+    `upstream  ${server.upstream}`,
+    `pgwire    ${host}:${ports.pgwire}`,
+  ];
+  const target = `-h ${reachable(host)} -p ${ports.pgwire} -U ${quoted(superuserName)} -d ${quoted(server.defaultDatabase)}`;
+  if (server.generatedPassword !== undefined) {
+    lines.push(
+      "",
+      `Superuser ${superuserName} was created. Its password, shown only this once:`,
+      "",
+      `  ${server.generatedPassword}`,
+      "",
+      "Connect with:",
+      "",
+      `  PGPASSWORD=${quoted(server.generatedPassword)} psql ${target}`,
+      "",
+    );
+  } else {
+    if (server.isFirstStart)
+      lines.push(`superuser ${superuserName} was created with the password of NODEDB_SUPERUSER_PASSWORD`);
+    lines.push("", "Connect with:", "", `  psql ${target}`, "");
+  }
+  process.stdout.write(`${lines.join("\n")}\n`);
+}
+
+/** An address to connect to, for one to listen on. */
+function reachable(host: string): string {
+  if (host === "0.0.0.0") return "127.0.0.1";
+  return host === "::" ? "::1" : host;
+}
+
+/** A word as a shell reads it. */
+function quoted(word: string): string {
+  return /^[\w.@%+=:,/-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+function untilToldToStop(
+  config: Config,
+  path: string | undefined,
+  server: RunningServer,
+  log: Log,
+): Promise<"signal" | "upstream"> {
+  return new Promise((resolve) => {
+    let isStopping = false;
+    const stop = () => {
+      // The second time somebody is in a hurry: transactions are cut off.
+      if (isStopping) void server.close().catch((error: unknown) => log.error({ err: error }, "cannot stop"));
+      isStopping = true;
+      resolve("signal");
+    };
+    process.on("SIGINT", stop);
+    process.on("SIGTERM", stop);
+    process.on("SIGHUP", () => reread(config, path, server, log));
+    void server.upstreamEnded.then(() => resolve("upstream"));
+  });
+}
+
+/** Applies what can change while running, and names what needs a restart. */
+function reread(config: Config, path: string | undefined, server: RunningServer, log: Log): void {
+  const outcome = loadConfig({ ...(path === undefined ? {} : { path }), env: process.env });
+  if (!outcome.ok) {
+    for (const mistake of outcome.mistakes)
+      log.error(`configuration not reloaded: ${formatMistake(mistake)}`);
+    return;
+  }
+  const next = outcome.config;
+  try {
+    server.reloadTls(next);
+  } catch (error) {
+    log.error({ err: error }, "certificate not reloaded");
+  }
+  log.level = next.log.level;
+  const fixed = restartKeys(config, next);
+  if (fixed.length > 0) log.warn({ keys: fixed }, "these keys have changed and need a restart");
+  log.info("configuration reloaded");
+}
+
+/** Keys that differ and do not change while running. */
+function restartKeys(before: Config, after: Config): string[] {
+  const live = new Set(["log.level", "server.tls.certPath", "server.tls.keyPath"]);
+  const old = new Map(leavesOf(before, ""));
+  return [...leavesOf(after, "")]
+    .filter(([key, value]) => !live.has(key) && old.get(key) !== value)
+    .map(([key]) => key);
+}
+
+function* leavesOf(value: object, prefix: string): Generator<[string, string]> {
+  for (const [name, item] of Object.entries(value)) {
+    const key = prefix === "" ? name : `${prefix}.${name}`;
+    if (typeof item === "object" && item !== null && Object.getPrototypeOf(item) === Object.prototype) {
+      yield* leavesOf(item, key);
+    } else yield [key, String(item)];
+  }
+}
+
+function reload(config: Config): number {
+  const path = join(config.server.dataDir, pidFile);
+  try {
+    process.kill(Number(readFileSync(path, "utf8")), "SIGHUP");
+    return exits.ok;
+  } catch {
+    process.stderr.write(`nodedb: no front-end is running on ${config.server.dataDir}\n`);
+    return exits.failure;
+  }
+}
+
+/** An error for the person at the terminal. */
+function explain(error: unknown): void {
+  const lines = [`nodedb: ${error instanceof Error ? error.message : String(error)}`];
+  if (error instanceof SqlError) {
+    if (error.detail !== undefined) lines.push(`DETAIL: ${error.detail}`);
+    if (error.hint !== undefined) lines.push(`HINT: ${error.hint}`);
+  }
+  process.stderr.write(`${lines.join("\n")}\n`);
+}
+
+function readVersion(): string {
+  const text = readFileSync(new URL("../package.json", import.meta.url), "utf8");
+  const parsed: unknown = JSON.parse(text);
+  const isPackage = typeof parsed === "object" && parsed !== null && "version" in parsed;
+  return isPackage ? String(parsed.version) : "unknown";
+}
+
+process.exit(await main());

@@ -1,0 +1,384 @@
+/** The composition root: a Config in, a running front-end out. */
+
+import { createHash, randomBytes } from "node:crypto";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { ClientConfig, Pool } from "pg";
+import { type Catalog, openCatalog } from "./catalog/catalog.ts";
+import { connectAdmin, createAdminPool } from "./catalog/connection.ts";
+import { DatabaseNames } from "./catalog/database-names.ts";
+import type { Config } from "./config/config.ts";
+import { loadMasterSecret } from "./config/master-secret.ts";
+import { parseUpstreamUrl, type UpstreamAddress } from "./config/upstream-url.ts";
+import { type EmbeddedPostgres, openEmbeddedPostgres } from "./embedded/embedded-postgres.ts";
+import { SqlError } from "./errors/sql-error.ts";
+import { bootstrap, repairRole } from "./exec/bootstrap.ts";
+import type { ExecutorDependencies } from "./exec/context.ts";
+import { createDatabasePreparer } from "./exec/databases.ts";
+import { createExecutor } from "./exec/execute.ts";
+import { resultColumns } from "./exec/result-columns.ts";
+import type { Log } from "./observe/log.ts";
+import { CancelRegistry } from "./session/cancel-registry.ts";
+import { Listener } from "./session/listener.ts";
+import { SessionRegistry } from "./session/session-registry.ts";
+import { loadServerTls, type ServerTls } from "./session/tls.ts";
+import { cancelUpstream } from "./upstream/cancel.ts";
+import type { UpstreamEndpoint } from "./upstream/endpoint.ts";
+import { ForeignVerifierError, openUpstreamConnection } from "./upstream/login.ts";
+import { UpstreamPool, type UpstreamTarget } from "./upstream/pool.ts";
+import { deriveRoleCredential, deriveSecret } from "./upstream/role-credential.ts";
+import type { UpstreamConnection } from "./upstream/upstream-connection.ts";
+import { UpstreamError } from "./upstream/upstream-error.ts";
+import { chooseTransports } from "./wire/transport.ts";
+
+/** The front-end's own login in the embedded PostgreSQL. */
+const embeddedAdminRole = "nodedb_admin_login";
+const embeddedDefaultDatabase = "nodedb";
+/** Connections to PostgreSQL that are not the clients': catalog, listener, databases being prepared, a spare. */
+const ownConnections = 16;
+const catalogConnections = 4;
+const upstreamLoginTimeoutMs = 10_000;
+
+/** File in the data directory that names the ports, for those who asked for any free one. */
+const portsFile = "ports.json";
+
+export interface RunningServer {
+  readonly host: string;
+  readonly ports: { readonly pgwire: number };
+  /** For people: what stands behind. Holds no secret. */
+  readonly upstream: string;
+  readonly defaultDatabase: string;
+  readonly superuserName: string;
+  /** Only at the very first start, and only when none was given. */
+  readonly generatedPassword: string | undefined;
+  readonly isFirstStart: boolean;
+  /** Resolves when the embedded PostgreSQL has ended for good without being asked to. */
+  readonly upstreamEnded: Promise<void>;
+  /** Rereads the certificate. @throws when it cannot be used; the old one stays */
+  reloadTls(config: Config): void;
+  /** Lets transactions end within the configured time, then closes everything. A second call cuts them off. */
+  close(): Promise<void>;
+}
+
+interface Upstream {
+  readonly admin: ClientConfig;
+  readonly endpoint: UpstreamEndpoint;
+  readonly defaultDatabase: string;
+  readonly description: string;
+  readonly embedded: EmbeddedPostgres | undefined;
+}
+
+/** @throws SqlError or Error with a message for the person who starts it; nothing is left running then */
+export async function openServer(config: Config, log: Log): Promise<RunningServer> {
+  const masterSecret = loadMasterSecret(config.server.dataDir);
+  const tls = loadTls(config);
+  const upstream = config.upstream.url === undefined ? await openEmbedded(config, log) : external(config);
+  try {
+    return await openOn(upstream, masterSecret, tls, config, log);
+  } catch (error) {
+    await upstream.embedded?.close();
+    throw error;
+  }
+}
+
+async function openOn(
+  upstream: Upstream,
+  masterSecret: Buffer,
+  tls: ServerTls | undefined,
+  config: Config,
+  log: Log,
+): Promise<RunningServer> {
+  const { defaultDatabase } = upstream;
+  const isEmbedded = upstream.embedded !== undefined;
+  const adminPool = createAdminPool({ ...upstream.admin, database: defaultDatabase }, catalogConnections);
+  const connect = (database: string) => connectAdmin(upstream.admin, database);
+  let catalog: Catalog | undefined;
+  try {
+    catalog = await openCatalog({
+      pool: adminPool,
+      connectListener: () => connect(defaultDatabase),
+      masterSecretFingerprint: createHash("sha256")
+        .update(deriveSecret(masterSecret, "fingerprint"))
+        .digest(),
+      log,
+    });
+    return await listenOn(upstream, masterSecret, tls, config, log, {
+      catalog,
+      adminPool,
+      connect,
+      isEmbedded,
+    });
+  } catch (error) {
+    await catalog?.close();
+    await adminPool.end();
+    throw error;
+  }
+}
+
+interface Administration {
+  readonly catalog: Catalog;
+  readonly adminPool: Pool;
+  readonly connect: (database: string) => ReturnType<typeof connectAdmin>;
+  readonly isEmbedded: boolean;
+}
+
+async function listenOn(
+  upstream: Upstream,
+  masterSecret: Buffer,
+  tls: ServerTls | undefined,
+  config: Config,
+  log: Log,
+  administration: Administration,
+): Promise<RunningServer> {
+  const { catalog, adminPool, connect, isEmbedded } = administration;
+  const { auth, server } = config;
+  await warnOfOldMinorVersion(adminPool, log);
+  const roleOptions = {
+    isEmbedded,
+    masterSecret: isEmbedded ? undefined : masterSecret,
+    defaultDatabase: upstream.defaultDatabase,
+  };
+  const databases = createDatabasePreparer({ connect, roleOptions, log });
+  const registry = new SessionRegistry({
+    maxConnections: server.maxConnections,
+    maxConnectionsPerUser: auth.maxConnectionsPerUser,
+    idleTimeoutMs: auth.idleTimeoutMs,
+    absoluteTimeoutMs: auth.sessionAbsoluteTimeoutMs,
+  });
+  const transports = await chooseTransports();
+  const open = (target: UpstreamTarget) =>
+    openUpstreamConnection({
+      endpoint: upstream.endpoint,
+      transports,
+      database: target.database,
+      role: target.role,
+      ...(isEmbedded
+        ? {}
+        : { credential: deriveRoleCredential(masterSecret, target.role, target.roleVersion) }),
+      parameters: target.parameters,
+      timeoutMs: upstreamLoginTimeoutMs,
+      nonce: () => randomBytes(18).toString("base64"),
+    });
+  const pool = new UpstreamPool((target) => openWithRepair(target, open, deps, log), config.upstream, log);
+  const deps: ExecutorDependencies = {
+    catalog,
+    adminConnection: upstream.admin,
+    roleOptions,
+    databases,
+    sessions: {
+      closeSessionsOf: (principalId, error) => {
+        pool.closePrincipal(principalId);
+        registry.closeSessionsOf(principalId, error);
+      },
+    },
+    minPasswordLength: auth.minPasswordLength,
+    scramIterations: auth.scramIterations,
+  };
+  const first = await bootstrap(deps, {
+    superuserName: auth.superuserName,
+    superuserPassword: auth.superuserPassword?.reveal(),
+  });
+  const databaseNames = new DatabaseNames(adminPool);
+  const listener = new Listener(
+    {
+      host: server.host,
+      port: server.ports.pgwire,
+      maxConnections: server.maxConnections,
+      authenticationTimeoutMs: server.authenticationTimeoutMs,
+      isTlsRequired: server.tls?.required ?? false,
+      defaultDatabase: upstream.defaultDatabase,
+      transports,
+      services: {
+        pool,
+        cancels: new CancelRegistry(),
+        executor: createExecutor(deps),
+        databases,
+        logins: {
+          cache: catalog.cache,
+          mock: { secret: deriveSecret(masterSecret, "mock verifiers"), iterations: auth.scramIterations },
+        },
+        columnsOf: resultColumns,
+        cancelUpstream: (connection) => cancelUpstream(upstream.endpoint, connection),
+        databaseExists: (name) => databaseNames.exists(name),
+        recordLogin: (principalId) => catalog.recordLogin(principalId),
+      },
+      registry,
+      log,
+    },
+    tls,
+  );
+  const port = await listener.listen().catch((error: unknown) => {
+    pool.close();
+    throw error;
+  });
+  const ports = { pgwire: port };
+  writeFileSync(join(server.dataDir, portsFile), `${JSON.stringify(ports)}\n`);
+  log.debug({ transports: transports.kind }, "listening");
+
+  let isClosing = false;
+  const shutdown = new SqlError("admin_shutdown", "terminating connection due to administrator command", {
+    severity: "FATAL",
+  });
+  return {
+    host: server.host,
+    ports,
+    upstream: upstream.description,
+    defaultDatabase: upstream.defaultDatabase,
+    ...first,
+    upstreamEnded: endedUnasked(upstream.embedded, () => isClosing),
+    reloadTls: (next) => {
+      listener.tls = loadTls(next);
+    },
+    close: async () => {
+      if (isClosing) {
+        await registry.endAll(shutdown, "after_statement", 0);
+        return;
+      }
+      isClosing = true;
+      listener.stopAccepting();
+      await registry.endAll(shutdown, "after_transaction", server.shutdownTimeoutMs);
+      pool.close();
+      await catalog.close();
+      await adminPool.end();
+      await upstream.embedded?.close();
+    },
+  };
+}
+
+/** Opens a connection as a role; where the role is not as the catalog says it is, puts that right and tries once more. */
+async function openWithRepair(
+  target: UpstreamTarget,
+  open: (target: UpstreamTarget) => Promise<UpstreamConnection>,
+  deps: ExecutorDependencies,
+  log: Log,
+): Promise<UpstreamConnection> {
+  try {
+    return await open(target);
+  } catch (error) {
+    const isDrift =
+      error instanceof ForeignVerifierError ||
+      (error instanceof UpstreamError && error.sqlstate.startsWith("28"));
+    if (!isDrift) throw error;
+    log.warn(
+      { role: target.role, reason: error.message },
+      "the upstream role is not as the catalog has it; repairing",
+    );
+    if (!(await repairRole(deps, target.principalId))) throw error;
+    return open(target);
+  }
+}
+
+async function endedUnasked(embedded: EmbeddedPostgres | undefined, isClosing: () => boolean): Promise<void> {
+  if (embedded === undefined) return new Promise(() => undefined);
+  await embedded.exited;
+  if (isClosing()) return new Promise(() => undefined);
+}
+
+async function openEmbedded(config: Config, log: Log): Promise<Upstream> {
+  const embedded = await openEmbeddedPostgres({
+    dataDir: config.server.dataDir,
+    superuserName: embeddedAdminRole,
+    log,
+    maxConnections: config.upstream.maxConnections + ownConnections,
+  });
+  const admin: ClientConfig = { host: embedded.socketDir, port: embedded.port, user: embeddedAdminRole };
+  const defaultDatabase = config.upstream.defaultDatabase ?? embeddedDefaultDatabase;
+  try {
+    await createDatabase(admin, defaultDatabase);
+  } catch (error) {
+    await embedded.close();
+    throw error;
+  }
+  return {
+    admin,
+    endpoint: { kind: "socket", path: socketPath(embedded.socketDir, embedded.port) },
+    defaultDatabase,
+    description: `embedded PostgreSQL in ${config.server.dataDir}`,
+    embedded,
+  };
+}
+
+async function createDatabase(admin: ClientConfig, name: string): Promise<void> {
+  const client = await connectAdmin(admin, "postgres");
+  try {
+    const found = await client.query("SELECT FROM pg_catalog.pg_database WHERE datname = $1", [name]);
+    if (found.rowCount === 0) await client.query(`CREATE DATABASE ${client.escapeIdentifier(name)}`);
+  } finally {
+    await client.end();
+  }
+}
+
+function external(config: Config): Upstream {
+  const parsed = parseUpstreamUrl(config.upstream.url?.reveal() ?? "");
+  if (!parsed.ok) throw new SqlError("invalid_parameter_value", `upstream.url ${parsed.reason}`);
+  const { host, port } = parsed.address;
+  const path = host.startsWith("/") ? socketPath(host, port) : undefined;
+  return {
+    ...adminConnectionOf(config, parsed.address),
+    endpoint:
+      path === undefined ? { kind: "tcp", host, port, tls: config.upstream.tls } : { kind: "socket", path },
+    description: `PostgreSQL at ${path ?? `${host}:${port}`}`,
+    embedded: undefined,
+  };
+}
+
+/** The administrative login to an external upstream, and the database that holds the catalog. */
+export function adminConnectionOf(
+  config: Config,
+  address: UpstreamAddress,
+): { readonly admin: ClientConfig; readonly defaultDatabase: string } {
+  const { host, port, user, password, database } = address;
+  const isVerified = !host.startsWith("/") && config.upstream.tls === "verify-full";
+  return {
+    admin: {
+      host,
+      port,
+      user,
+      password,
+      ...(isVerified ? { ssl: { rejectUnauthorized: true, minVersion: "TLSv1.2" } } : {}),
+    },
+    defaultDatabase: config.upstream.defaultDatabase ?? database ?? user,
+  };
+}
+
+/** As libpq names a server's socket in its directory. */
+function socketPath(directory: string, port: number): string {
+  return join(directory, `.s.PGSQL.${port}`);
+}
+
+function loadTls(config: Config): ServerTls | undefined {
+  const { tls } = config.server;
+  if (tls === undefined) return undefined;
+  return loadServerTls({ cert: readFileSync(tls.certPath, "utf8"), key: readFileSync(tls.keyPath, "utf8") });
+}
+
+/**
+ * First minor release of each major version with the fix of CVE-2025-8713 (August 2025): the optimizer's statistics
+ * could show rows that row-level security hides. Versions that are not listed are newer than the problem.
+ */
+const oldestSoundMinor: ReadonlyMap<number, number> = new Map([
+  [15, 14],
+  [16, 10],
+  [17, 6],
+]);
+
+async function warnOfOldMinorVersion(pool: Pool, log: Log): Promise<void> {
+  const result = await pool.query<{ version: number }>(
+    "SELECT pg_catalog.current_setting('server_version_num')::int4 AS version",
+  );
+  const version = result.rows[0]?.version ?? 0;
+  const major = Math.floor(version / 10_000);
+  const minor = version % 10_000;
+  const sound = oldestSoundMinor.get(major);
+  if (major < 15) {
+    throw new SqlError("feature_not_supported", `PostgreSQL ${major} is not supported as an upstream`, {
+      hint: "Use PostgreSQL 15 or newer.",
+    });
+  }
+  if (sound !== undefined && minor < sound) {
+    log.warn(
+      { upstreamVersion: `${major}.${minor}`, atLeast: `${major}.${sound}` },
+      "this PostgreSQL lacks the fix of CVE-2025-8713, without which statistics can show rows that row-level security hides; upgrade it",
+    );
+  }
+}
