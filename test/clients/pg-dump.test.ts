@@ -93,11 +93,28 @@ describe("pg_dump", () => {
     expect(withoutKey(await dump(copy))).toBe(withoutKey(await dump(endpoint.database)));
   }
 
+  async function restoreWithPsql(copy: string, ...options: string[]): Promise<void> {
+    await runAsAdmin(endpoint, `CREATE DATABASE ${copy}`);
+    const dumping = ["pg_dump", ...dumped, ...options].join(" ");
+    await run("bash", "-c", `set -o pipefail; ${dumping} | psql -X -q -v ON_ERROR_STOP=1 -d ${copy}`);
+  }
+
   it("piped into psql makes an equal database", async () => {
-    await runAsAdmin(endpoint, "CREATE DATABASE piped");
-    const dumping = `pg_dump ${dumped.join(" ")} --inserts --rows-per-insert=50`;
-    await run("bash", "-c", `set -o pipefail; ${dumping} | psql -X -q -v ON_ERROR_STOP=1 -d inserted`);
+    await restoreWithPsql("piped");
+    await expectCopy("piped");
+  });
+
+  it("with --inserts makes an equal database too", async () => {
+    await restoreWithPsql("inserted", "--inserts", "--rows-per-insert=50");
     await expectCopy("inserted");
+  });
+
+  it("in directory format with 2 jobs is restored by pg_restore with 2 jobs", async () => {
+    await runAsAdmin(endpoint, "CREATE DATABASE restored");
+    const path = join(directory, "dump");
+    await run("pg_dump", ...dumped, "-F", "directory", "-j", "2", "-f", path);
+    await run("pg_restore", "--no-owner", "-j", "2", "-d", "restored", path);
+    await expectCopy("restored");
   });
 
   it("of a user leaves out nothing silently: it fails at the first table that the user may not read", async () => {
