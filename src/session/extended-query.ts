@@ -105,7 +105,7 @@ export class ExtendedQuery {
     if (this.#isSkipping()) return;
     let statement: Statement | "forward";
     try {
-      statement = this.#runner.parse(parse.text);
+      statement = this.#runner.parse(parse.text, true);
       if (statement !== "forward" && (await this.#runner.concernsForeignRole(statement)))
         statement = "forward";
     } catch (error) {

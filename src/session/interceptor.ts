@@ -31,7 +31,7 @@ export class StatementInterceptor implements Interceptor {
     const bodyStart = start + headerBytes;
     switch (type) {
       case letter.query:
-        return this.#inspectText(buffer, bodyStart, end - 1, false);
+        return this.#inspectText(buffer, bodyStart, end - 1);
       case letter.parse: {
         const nameEnd = buffer.indexOf(0, bodyStart);
         const textEnd = nameEnd === -1 ? -1 : buffer.indexOf(0, nameEnd + 1);
@@ -43,7 +43,7 @@ export class StatementInterceptor implements Interceptor {
         ) {
           return verdicts.take;
         }
-        return this.#inspectText(buffer, nameEnd + 1, textEnd, true);
+        return this.#inspectText(buffer, nameEnd + 1, textEnd);
       }
       case letter.bind:
         this.#extended.noteBind(buffer.subarray(bodyStart, end));
@@ -70,13 +70,11 @@ export class StatementInterceptor implements Interceptor {
     this.#extended.forgetPortals();
   }
 
-  #inspectText(buffer: Buffer, start: number, end: number, isSingle: boolean): Verdict {
+  #inspectText(buffer: Buffer, start: number, end: number): Verdict {
     if (!mayNeedAttention(buffer, start, end)) return verdicts.pass;
     const standardConformingStrings =
       this.#relay.connection.parameters.get("standard_conforming_strings") !== "off";
     const statements = classify(buffer, start, end, { standardConformingStrings });
-    // Several commands in one Parse are PostgreSQL's to refuse.
-    if (isSingle && statements.length !== 1) return verdicts.pass;
     return statements.some(({ kind }) => kind === "ours") ? verdicts.take : verdicts.pass;
   }
 }

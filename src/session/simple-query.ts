@@ -53,7 +53,7 @@ export async function runSimpleQuery(relay: Relay, runner: StatementRunner, text
 async function runPiece(relay: Relay, runner: StatementRunner, text: Buffer, piece: Piece): Promise<boolean> {
   const offset = charactersBefore(text, piece.start);
   try {
-    const statement = runner.parse(text.subarray(piece.start, piece.end));
+    const statement = runner.parse(text.subarray(piece.start, piece.end), false);
     if (statement === "forward") return await forwardPiece(relay, text, piece);
     const result = await runner.run(statement, relay.status);
     if (result === "forward") return await forwardPiece(relay, text, piece);

@@ -2,6 +2,7 @@
 
 import { randomUUID } from "node:crypto";
 import { parseStatement } from "../ddl/parse-statement.ts";
+import { splitStatements } from "../ddl/splitter.ts";
 import type { Statement } from "../ddl/statement.ts";
 import { decodeStatementText } from "../ddl/statement-text.ts";
 import { SqlError } from "../errors/sql-error.ts";
@@ -38,13 +39,20 @@ export class StatementRunner {
   /**
    * Parses the text of one statement that begins with the keywords of one of ours.
    *
+   * @param isPrepared the text is a Parse's, which may hold one statement only
    * @returns "forward" when it is PostgreSQL's after all
    * @throws SqlError syntax_error and others, with positions in characters of this text
    */
-  parse(text: Buffer): Statement | "forward" {
+  parse(text: Buffer, isPrepared: boolean): Statement | "forward" {
     const encoding = this.#state.parameters.get("client_encoding") ?? "UTF8";
-    const standardConformingStrings = this.#state.parameters.get("standard_conforming_strings") !== "off";
-    return parseStatement(decodeStatementText(text, encoding), { standardConformingStrings });
+    const options = {
+      standardConformingStrings: this.#state.parameters.get("standard_conforming_strings") !== "off",
+    };
+    // Such a text is refused by PostgreSQL too, but there its log would keep the passwords in it.
+    if (isPrepared && splitStatements(text, 0, text.length, options).length > 1) {
+      throw new SqlError("syntax_error", "cannot insert multiple commands into a prepared statement");
+    }
+    return parseStatement(decodeStatementText(text, encoding), options);
   }
 
   /** True when the statement is about a role that is none of our users: PostgreSQL's to run. */

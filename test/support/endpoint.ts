@@ -2,6 +2,7 @@
 
 import { randomBytes } from "node:crypto";
 import pg from "pg";
+import { startFrontEnd } from "./front-end.ts";
 import { startPostgres } from "./postgres.ts";
 
 /** Where to log in, as an administrator and as an ordinary user that may read and write tables. */
@@ -23,12 +24,13 @@ export type Upstream = "embedded" | "debian";
 
 /**
  * Starts a server, and makes the ordinary user and the table `public.account` with one row in it.
- * NODEDB_TEST_ENDPOINT says what kind of server:
+ * Behind the front-end `embedded` is its own PostgreSQL, `debian` an external one. NODEDB_TEST_ENDPOINT asks for another
+ * kind of server:
  * - `direct`: PostgreSQL without the front-end. What passes there must pass through the front-end unchanged.
  * - `postgres://admin:password@host:port/database`: one that runs already, in a database of its own.
  */
 export async function openEndpoint(upstream: Upstream = "embedded"): Promise<Endpoint> {
-  const server = await openServer(process.env.NODEDB_TEST_ENDPOINT ?? "direct", upstream);
+  const server = await openServer(process.env.NODEDB_TEST_ENDPOINT ?? "front-end", upstream);
   const endpoint = {
     ...server,
     user: `app_${randomBytes(4).toString("hex")}`,
@@ -97,6 +99,9 @@ export function libpqEnvironment(endpoint: Endpoint, as: "user" | "admin" = "use
 }
 
 async function openServer(kind: string, upstream: Upstream): Promise<Server> {
+  if (kind === "front-end") {
+    return upstream === "embedded" ? startFrontEnd() : openFrontEndOnDebian();
+  }
   if (kind === "direct") {
     return openPostgres(upstream);
   }
@@ -104,6 +109,18 @@ async function openServer(kind: string, upstream: Upstream): Promise<Server> {
     return openDatabaseOf(new URL(kind));
   }
   throw new Error(`NODEDB_TEST_ENDPOINT=${kind} is unknown`);
+}
+
+async function openFrontEndOnDebian(): Promise<Server> {
+  const postgres = await startPostgres({ version: "debian", tcp: true });
+  const frontEnd = await startFrontEnd({ upstreamUrl: postgres.url });
+  return {
+    ...frontEnd,
+    close: async () => {
+      await frontEnd.close();
+      await postgres.dispose();
+    },
+  };
 }
 
 async function openPostgres(upstream: Upstream): Promise<Server> {
