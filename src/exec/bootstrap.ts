@@ -1,10 +1,12 @@
 /** What every start does before the first client: groups, the first superuser, and the roles of all users. */
 
 import { randomBytes } from "node:crypto";
+import type { ClientBase } from "pg";
+import { sqlstateOf } from "../catalog/connection.ts";
 import { defaultTenantId } from "../catalog/tenants.ts";
-import { createUserRow, loadUsers, loadUsersById } from "../catalog/users.ts";
+import { createUserRow, loadUsers, loadUsersById, type PrincipalRecord } from "../catalog/users.ts";
 import { SqlError } from "../errors/sql-error.ts";
-import { reconcileGroups, reconcileRoles } from "../upstream/reconcile-roles.ts";
+import { type RoleOptions, reconcileGroups, reconcileRoles } from "../upstream/reconcile-roles.ts";
 import { isSuperuser } from "./authorize.ts";
 import type { ExecutorDependencies } from "./context.ts";
 import { roleExists } from "./find-user.ts";
@@ -23,6 +25,8 @@ export interface BootstrapResult {
   readonly superuserName: string;
   readonly isFirstStart: boolean;
   readonly generatedPassword: string | undefined;
+  /** Users whose PostgreSQL role the upstream login may not bring up to date (somebody made it a superuser): for the log. */
+  readonly unreconciled: readonly string[];
 }
 
 type Dependencies = Pick<
@@ -46,8 +50,8 @@ export async function bootstrap(deps: Dependencies, options: BootstrapOptions): 
       await reconcileGroups(client, roleOptions);
       const users = await loadUsers(client);
       if (users.some(isSuperuser)) {
-        await reconcileRoles(client, users.map(desiredRoleOf), roleOptions);
-        return { isFirstStart: false, generatedPassword: undefined };
+        const unreconciled = await reconcileAll(client, users, roleOptions);
+        return { isFirstStart: false, generatedPassword: undefined, unreconciled };
       }
       const generatedPassword =
         options.superuserPassword === undefined
@@ -76,11 +80,46 @@ export async function bootstrap(deps: Dependencies, options: BootstrapOptions): 
       });
       const all = await loadUsers(client);
       await reconcileRoles(client, all.map(desiredRoleOf), roleOptions);
-      return { isFirstStart: true, generatedPassword };
+      return { isFirstStart: true, generatedPassword, unreconciled: [] };
     });
     await catalog.cache.refresh();
     return { superuserName: options.superuserName, ...first };
   });
+}
+
+/**
+ * Reconciles all roles at once; when the upstream refuses that, one by one, so that a single odd role does not keep
+ * everybody out.
+ *
+ * @returns the names that stayed as they were
+ */
+async function reconcileAll(
+  client: ClientBase,
+  users: readonly PrincipalRecord[],
+  options: RoleOptions,
+): Promise<string[]> {
+  if (await isGranted(client, () => reconcileRoles(client, users.map(desiredRoleOf), options))) return [];
+  const unreconciled: string[] = [];
+  for (const user of users) {
+    const isDone = await isGranted(client, () => reconcileRoles(client, [desiredRoleOf(user)], options));
+    if (!isDone) unreconciled.push(user.name);
+  }
+  return unreconciled;
+}
+
+/** Runs work behind a savepoint. @returns false when PostgreSQL refused it for lack of a right */
+async function isGranted(client: ClientBase, work: () => Promise<unknown>): Promise<boolean> {
+  await client.query("SAVEPOINT reconcile");
+  try {
+    await work();
+  } catch (error) {
+    if (sqlstateOf(error) !== "42501") throw error;
+    await client.query("ROLLBACK TO SAVEPOINT reconcile");
+    return false;
+  } finally {
+    await client.query("RELEASE SAVEPOINT reconcile").catch(() => undefined);
+  }
+  return true;
 }
 
 /**

@@ -1,6 +1,6 @@
 /** The Users section of the auth SQL contract, on the embedded PostgreSQL 18 and an external 15. */
 
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { lookupPasswordCredential } from "../../src/auth/password.ts";
 import { SqlError } from "../../src/errors/sql-error.ts";
 import type { StatementResult } from "../../src/exec/result.ts";
@@ -511,6 +511,37 @@ for (const version of ["embedded", "debian"] as const) {
         await client.query("CREATE TEMP TABLE scratch (id int)");
         expect(await tagOf("boss", "DROP USER d7")).toBe("DROP USER");
         await client.end();
+      });
+
+      test("never drops what the user creates while it is being dropped", async () => {
+        await as("boss", `CREATE USER d10 ${password}`);
+        await stack.sql("GRANT CREATE ON SCHEMA public TO d10");
+        // Stops the statement after it has seen that nothing is owned, just before grants are dropped.
+        await stack.sql(
+          `CREATE FUNCTION public.pause() RETURNS event_trigger LANGUAGE plpgsql
+             AS $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(42); END $$;
+           CREATE EVENT TRIGGER pause ON ddl_command_start WHEN TAG IN ('DROP OWNED')
+             EXECUTE FUNCTION public.pause();`,
+        );
+        const gate = await stack.connectAs("postgres");
+        await gate.query("SELECT pg_advisory_lock(42)");
+        const dropping = as("boss", "DROP USER d10").catch((error: unknown) => error);
+        await vi.waitFor(async () =>
+          expect(
+            await stack.sql(
+              "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted",
+            ),
+          ).toHaveLength(1),
+        );
+        await createTable("d10", "nodedb", "just_made");
+        await gate.end();
+        expect(await dropping).toMatchObject({ sqlstate: "40001" });
+        expect(await owner("nodedb", "just_made")).toBe("d10");
+        await stack.sql("DROP EVENT TRIGGER pause");
+        expect(await refused("boss", "DROP USER d10")).toMatchObject({
+          sqlstate: "2BP01",
+          detail: "owner of table public.just_made",
+        });
       });
 
       test("refuses to give objects to a missing, dropped, foreign or higher role", async () => {

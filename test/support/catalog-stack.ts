@@ -108,7 +108,14 @@ export async function openCatalogStack(
     minPasswordLength: 8,
     scramIterations: 4096,
   };
-  const started = await bootstrap(deps, { superuserName: "root_user", superuserPassword });
+  let started: BootstrapResult;
+  try {
+    started = await bootstrap(deps, { superuserName: "root_user", superuserPassword });
+  } catch (error) {
+    await catalog.close();
+    await pool.end();
+    throw error;
+  }
   const executor = createExecutor(deps);
 
   return {

@@ -1,0 +1,97 @@
+/** What a password login is checked against, and why it is refused. */
+
+import { describe, expect, it } from "vitest";
+import { makeVerifier } from "../../../src/auth/new-password.ts";
+import { identityOf, lookupPasswordCredential } from "../../../src/auth/password.ts";
+import type { PrincipalRecord } from "../../../src/catalog/users.ts";
+import {
+  createMockVerifier,
+  createScramVerifierSync,
+  formatScramVerifier,
+} from "../../../src/scram/verifier.ts";
+
+const now = new Date("2030-01-01T00:00:00Z");
+const mock = { secret: Buffer.alloc(32, 9), iterations: 4096 };
+const verifier = createScramVerifierSync("long enough", { iterations: 4096, salt: Buffer.alloc(16, 3) });
+const alice: PrincipalRecord = {
+  id: 5,
+  kind: "user",
+  name: "alice",
+  tenantId: 1,
+  scramVerifier: formatScramVerifier(verifier),
+  canLogin: true,
+  validUntil: undefined,
+  connectionLimit: 4,
+  defaultDatabase: "app",
+  roleVersion: 2,
+  roles: ["readwrite", "superuser"],
+};
+
+function lookup(record: PrincipalRecord | undefined) {
+  return lookupPasswordCredential({ findByName: () => record }, "alice", now, mock);
+}
+
+describe("looking up a password credential", () => {
+  it("gives the stored verifier of a user who may log in", () => {
+    expect(lookup(alice)).toEqual({ ok: true, verifier, record: alice });
+  });
+
+  it("gives an unknown user, and one without a password, the same mock verifier each time", () => {
+    const expected = createMockVerifier(mock.secret, "alice", 4096);
+    expect(lookup(undefined)).toEqual({ ok: false, verifier: expected, reason: "unknown_user" });
+    expect(lookup({ ...alice, scramVerifier: undefined })).toEqual({
+      ok: false,
+      verifier: expected,
+      reason: "no_password",
+    });
+  });
+
+  it("keeps the real verifier and the reason aside for a user who may not log in", () => {
+    expect(lookup({ ...alice, canLogin: false })).toEqual({ ok: false, verifier, reason: "login_disabled" });
+    expect(lookup({ ...alice, validUntil: now })).toEqual({ ok: false, verifier, reason: "expired" });
+    expect(lookup({ ...alice, validUntil: new Date(now.getTime() + 1) })).toMatchObject({ ok: true });
+  });
+
+  it("makes the identity from the catalog's record", () => {
+    expect(identityOf(alice, "scram-sha-256-plus")).toEqual({
+      principal: { id: 5, kind: "user", name: "alice" },
+      role: "alice",
+      roleVersion: 2,
+      tenantId: 1,
+      roles: ["readwrite", "superuser"],
+      isSuperuser: true,
+      defaultDatabase: "app",
+      connectionLimit: 4,
+      method: "scram-sha-256-plus",
+      expiresAt: undefined,
+    });
+  });
+});
+
+describe("making a verifier", () => {
+  const policy = { minPasswordLength: 8, scramIterations: 4100 };
+
+  it("hashes a password with the configured iterations and a salt of its own", async () => {
+    const [first, second] = await Promise.all([
+      makeVerifier("long enough", policy),
+      makeVerifier("long enough", policy),
+    ]);
+    expect(first).toMatchObject({ ok: true, verifier: expect.stringMatching(/^SCRAM-SHA-256\$4100:/) });
+    expect(second).not.toEqual(first);
+  });
+
+  it("takes a verifier as it is", async () => {
+    const text = formatScramVerifier(verifier);
+    expect(await makeVerifier(text, policy)).toEqual({ ok: true, verifier: text });
+  });
+
+  it.each([
+    ["", "empty"],
+    ["seven 7", "too_short"],
+    ["🙂🙂🙂🙂🙂🙂🙂", "too_short"],
+    ["md5a3556571e93b0d20722ba62be61e8c2d", "md5_hash"],
+    ["SCRAM-SHA-256$4096:x", "malformed_verifier"],
+  ])("refuses %j as %s", async (text, reason) => {
+    expect(await makeVerifier(text, policy)).toEqual({ ok: false, reason });
+  });
+});
