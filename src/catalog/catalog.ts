@@ -5,7 +5,7 @@ import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
 import { PrincipalCache } from "./cache.ts";
 import { LoginRecorder } from "./login-recorder.ts";
-import { catalogChannel, catalogLockKey, migrate } from "./migrations.ts";
+import { catalogChannel, migrate } from "./migrations.ts";
 
 export interface CatalogOptions {
   /** From `createAdminPool`, on the catalog's database; stays the caller's to end. */
@@ -82,7 +82,8 @@ export async function openCatalog(options: CatalogOptions): Promise<Catalog> {
 }
 
 async function writeUnderLock<T>(client: PoolClient, work: (client: PoolClient) => Promise<T>): Promise<T> {
-  await client.query("SELECT pg_catalog.pg_advisory_xact_lock($1::pg_catalog.int8)", [catalogLockKey]);
+  // A row that only we can reach: an advisory lock could be held by any client.
+  await client.query("SELECT FROM nodedb.instance FOR UPDATE");
   const result = await work(client);
   await client.query("UPDATE nodedb.instance SET catalog_version = catalog_version + 1");
   await client.query(`NOTIFY ${catalogChannel}`);

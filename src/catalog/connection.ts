@@ -15,11 +15,15 @@ const fixedSettings = [
   "row_security=on",
 ];
 
+/** For a connection, and for one of the pool to become free. */
+const connectTimeoutMs = 15_000;
+
 /** Adds the fixed settings to a connection's configuration. */
 export function adminConnectionConfig(connection: ClientConfig): ClientConfig {
   return {
     application_name: "nodedb",
     keepAlive: true,
+    connectionTimeoutMillis: connectTimeoutMs,
     ...connection,
     options: fixedSettings.map((setting) => `-c ${setting}`).join(" "),
   };
@@ -70,11 +74,11 @@ export function sqlstateOf(error: unknown): string | undefined {
 export function isConnectionError(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const state = sqlstateOf(error);
-  if (state !== undefined) return state.startsWith("08") || state.startsWith("57P");
+  if (state !== undefined) return state.startsWith("08") || state.startsWith("57P") || state.startsWith("53");
   const code = "code" in error ? error.code : undefined;
   return (
     (typeof code === "string" && /^E[A-Z]+$/.test(code)) ||
-    /^(Connection terminated|timeout exc)/.test(error.message)
+    /^(Connection terminated|timeout ex)/.test(error.message)
   );
 }
 

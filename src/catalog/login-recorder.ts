@@ -2,7 +2,6 @@
 
 import type { Pool } from "pg";
 import type { Log } from "../observe/log.ts";
-import { catalogLockKey } from "./migrations.ts";
 
 export class LoginRecorder {
   readonly #pool: Pool;
@@ -42,11 +41,11 @@ export class LoginRecorder {
       // (With several arguments `unnest` is syntax, which PostgreSQL itself qualifies.)
       // One statement under the lock of the auth statements: rows locked in another order would deadlock with them.
       await this.#pool.query(
-        `WITH lock AS MATERIALIZED (SELECT pg_catalog.pg_advisory_xact_lock($3::pg_catalog.int8))
+        `WITH lock AS MATERIALIZED (SELECT FROM nodedb.instance FOR UPDATE)
          UPDATE nodedb.principal p SET last_login_at = greatest(p.last_login_at, l.at)
            FROM lock, unnest($1::pg_catalog.int8[], $2::pg_catalog.timestamptz[]) AS l (id, at)
           WHERE p.id = l.id`,
-        [[...batch.keys()].map(String), [...batch.values()].map((at) => at.toISOString()), catalogLockKey],
+        [[...batch.keys()].map(String), [...batch.values()].map((at) => at.toISOString())],
       );
     } catch (error) {
       for (const [id, at] of batch) if (!this.#pending.has(id)) this.#pending.set(id, at);

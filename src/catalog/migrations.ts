@@ -2,9 +2,7 @@
 
 import type { PoolClient } from "pg";
 import { SqlError } from "../errors/sql-error.ts";
-
-/** Key of the advisory lock under which the catalog and PostgreSQL's roles are changed ("nodedb" in ASCII). */
-export const catalogLockKey = "121390923866210";
+import { sqlstateOf } from "./connection.ts";
 
 /** Channel on which other processes learn that the catalog changed; its payload is never read. */
 export const catalogChannel = "nodedb_catalog";
@@ -55,38 +53,44 @@ const migrations: readonly string[] = [
 export const schemaVersion = migrations.length;
 
 /**
- * Creates the schema or brings it to `schemaVersion`; does nothing when it is there already.
+ * Creates the schema or brings it to `schemaVersion`; does nothing when it is there already. Several processes may start at
+ * once: they wait for each other on the version table, because an advisory lock could be held by any client.
  *
  * @throws SqlError object_not_in_prerequisite_state when the schema is newer than the program, or is somebody else's.
  */
 export async function migrate(client: PoolClient): Promise<void> {
-  await client.query("SELECT pg_catalog.pg_advisory_lock($1::pg_catalog.int8)", [catalogLockKey]);
-  try {
-    await claimSchema(client);
-    const found = await client.query<{ version: number }>(
-      "SELECT coalesce(pg_catalog.max(version), 0) AS version FROM nodedb.schema_version",
-    );
-    const current = found.rows[0]?.version ?? 0;
-    if (current > schemaVersion) {
-      throw new SqlError(
-        "object_not_in_prerequisite_state",
-        `the catalog has schema version ${current}, this program knows versions up to ${schemaVersion}`,
-        { hint: "Start the program version that wrote this catalog, or a newer one." },
+  while (!(await claimSchema(client)));
+  for (let isCurrent = false; !isCurrent; ) {
+    await inTransaction(client, async () => {
+      await client.query("LOCK TABLE nodedb.schema_version IN ACCESS EXCLUSIVE MODE");
+      const found = await client.query<{ version: number }>(
+        "SELECT coalesce(pg_catalog.max(version), 0) AS version FROM nodedb.schema_version",
       );
-    }
-    for (let version = current + 1; version <= schemaVersion; version += 1) {
-      await inTransaction(client, async () => {
-        await client.query(migrations[version - 1] ?? "");
-        await client.query("INSERT INTO nodedb.schema_version (version) VALUES ($1)", [version]);
-      });
-    }
-  } finally {
-    await client.query("SELECT pg_catalog.pg_advisory_unlock($1::pg_catalog.int8)", [catalogLockKey]);
+      const current = found.rows[0]?.version ?? 0;
+      refuseNewerSchema(current);
+      isCurrent = current === schemaVersion;
+      if (isCurrent) return;
+      await client.query(migrations[current] ?? "");
+      await client.query("INSERT INTO nodedb.schema_version (version) VALUES ($1)", [current + 1]);
+    });
   }
 }
 
-/** Creates schema and version table, or checks that the schema that stands there is our own. */
-async function claimSchema(client: PoolClient): Promise<void> {
+function refuseNewerSchema(current: number): void {
+  if (current <= schemaVersion) return;
+  throw new SqlError(
+    "object_not_in_prerequisite_state",
+    `the catalog has schema version ${current}, this program knows versions up to ${schemaVersion}`,
+    { hint: "Start the program version that wrote this catalog, or a newer one." },
+  );
+}
+
+/**
+ * Creates schema and version table, or checks that the schema that stands there is our own.
+ *
+ * @returns false when another process created it at the same moment: to be looked at again
+ */
+async function claimSchema(client: PoolClient): Promise<boolean> {
   const found = await client.query<{ is_ours: boolean; has_versions: boolean }>(
     `SELECT pg_catalog.pg_has_role(n.nspowner, 'USAGE') AS is_ours,
             EXISTS (SELECT FROM pg_catalog.pg_class c
@@ -94,7 +98,7 @@ async function claimSchema(client: PoolClient): Promise<void> {
        FROM pg_catalog.pg_namespace n WHERE n.nspname = 'nodedb'`,
   );
   const schema = found.rows[0];
-  if (schema?.is_ours === true && schema.has_versions) return;
+  if (schema?.is_ours === true && schema.has_versions) return true;
   if (schema !== undefined) {
     throw new SqlError(
       "object_not_in_prerequisite_state",
@@ -104,16 +108,27 @@ async function claimSchema(client: PoolClient): Promise<void> {
       },
     );
   }
-  await inTransaction(client, async () => {
-    await client.query(
-      `CREATE SCHEMA nodedb;
-       REVOKE ALL ON SCHEMA nodedb FROM PUBLIC;
-       CREATE TABLE nodedb.schema_version (
-         version pg_catalog.int4 PRIMARY KEY,
-         applied_at timestamptz NOT NULL DEFAULT pg_catalog.now()
-       );`,
-    );
-  });
+  try {
+    await inTransaction(client, async () => {
+      await client.query(
+        `CREATE SCHEMA nodedb;
+         REVOKE ALL ON SCHEMA nodedb FROM PUBLIC;
+         CREATE TABLE nodedb.schema_version (
+           version pg_catalog.int4 PRIMARY KEY,
+           applied_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+         );`,
+      );
+    });
+    return true;
+  } catch (error) {
+    const state = sqlstateOf(error);
+    if (state === "42P06" || state === "23505") return false;
+    if (state !== "42501") throw error;
+    throw new SqlError("object_not_in_prerequisite_state", "the upstream login may not create the catalog", {
+      hint: "Give it CREATE on its database, or let it own that database.",
+      cause: error,
+    });
+  }
 }
 
 async function inTransaction(client: PoolClient, work: () => Promise<void>): Promise<void> {

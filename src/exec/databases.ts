@@ -3,7 +3,6 @@
 import type { Client } from "pg";
 import type { Identity } from "../auth/identity.ts";
 import { isConnectionError, sqlstateOf } from "../catalog/connection.ts";
-import { catalogLockKey } from "../catalog/migrations.ts";
 import type { PrincipalRecord } from "../catalog/users.ts";
 import type { Log } from "../observe/log.ts";
 import { rankOf } from "../upstream/built-in-groups.ts";
@@ -62,7 +61,7 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
     return started;
   }
 
-  /** Runs work in a transaction in the database, under a lock against other processes that prepare it. */
+  /** Runs work in a transaction in the database, again when another process changed the same grants meanwhile. */
   async function within(
     database: string,
     work: (client: Client) => Promise<unknown>,
@@ -78,9 +77,6 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
       for (let attempt = 1; ; attempt += 1) {
         try {
           await client.query("BEGIN");
-          await client.query("SELECT pg_catalog.pg_advisory_xact_lock($1::pg_catalog.int8)", [
-            catalogLockKey,
-          ]);
           await work(client);
           await client.query("COMMIT");
           return "done";
@@ -88,6 +84,7 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
           if (isConnectionError(error)) throw error;
           await client.query("ROLLBACK");
           if (attempt < maxAttempts && isConcurrentChange(error)) continue;
+          if (options.roleOptions.isEmbedded) throw error;
           // Such as an external upstream's login without the right: PostgreSQL decides what users may do there.
           options.log.warn({ err: error, database }, "cannot give the built-in roles their grants");
           return "done";

@@ -118,6 +118,14 @@ function translate(error: unknown): unknown {
     case "42710":
     case "23505":
       return new SqlError("duplicate_object", "a role of that name already exists", cause);
+    case "2BP01":
+      return new SqlError("dependent_objects_still_exist", error.message, {
+        ...cause,
+        detail: detailOf(error),
+      });
+    case "22021":
+    case "22P05":
+      return new SqlError("character_not_in_repertoire", error.message, cause);
     case "55P03":
       return new SqlError("object_not_in_prerequisite_state", "the user's objects are in use", {
         ...cause,
@@ -132,4 +140,8 @@ function translate(error: unknown): unknown {
     default:
       return error;
   }
+}
+
+function detailOf(error: Error): string | undefined {
+  return "detail" in error && typeof error.detail === "string" ? error.detail : undefined;
 }

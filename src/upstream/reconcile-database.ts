@@ -1,7 +1,7 @@
 /** Gives the built-in groups their grants in one database, on what exists and on what administrators will create. */
 
 import { type ClientBase, escapeIdentifier } from "pg";
-import { groupOf } from "./built-in-groups.ts";
+import { builtInRoles, groupOf } from "./built-in-groups.ts";
 
 export interface DatabaseOptions {
   /** The embedded PostgreSQL is ours alone: PUBLIC loses CONNECT and TEMPORARY. */
@@ -24,7 +24,7 @@ const tables = `
   SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS target
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND ${plainSchema} AND ${notOfExtension("pg_catalog.pg_class", "c.oid")}
-     AND pg_catalog.pg_has_role(c.relowner, 'USAGE')
+     AND pg_catalog.pg_has_role(c.relowner, 'USAGE') AND ($3 OR c.relacl IS NULL)
      AND NOT (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege($1, c.oid, w.privilege))
                 FROM pg_catalog.unnest($2::pg_catalog.text[]) AS w (privilege))`;
 
@@ -32,7 +32,7 @@ const sequences = `
   SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS target
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
    WHERE c.relkind = 'S' AND ${plainSchema} AND ${notOfExtension("pg_catalog.pg_class", "c.oid")}
-     AND pg_catalog.pg_has_role(c.relowner, 'USAGE')
+     AND pg_catalog.pg_has_role(c.relowner, 'USAGE') AND ($3 OR c.relacl IS NULL)
      AND NOT (SELECT pg_catalog.bool_and(CASE WHEN c.relkind = 'S'
                      THEN pg_catalog.has_sequence_privilege($1, c.oid, w.privilege) ELSE true END)
                 FROM pg_catalog.unnest($2::pg_catalog.text[]) AS w (privilege))`;
@@ -40,7 +40,7 @@ const sequences = `
 const schemas = `
   SELECT pg_catalog.format('%I', n.nspname) AS target FROM pg_catalog.pg_namespace n
    WHERE ${plainSchema} AND ${notOfExtension("pg_catalog.pg_namespace", "n.oid")}
-     AND pg_catalog.pg_has_role(n.nspowner, 'USAGE')
+     AND pg_catalog.pg_has_role(n.nspowner, 'USAGE') AND ($3 OR n.nspacl IS NULL)
      AND NOT (SELECT pg_catalog.bool_and(pg_catalog.has_schema_privilege($1, n.oid, w.privilege))
                 FROM pg_catalog.unnest($2::pg_catalog.text[]) AS w (privilege))`;
 
@@ -49,7 +49,7 @@ const routines = `
   SELECT pg_catalog.format('%I.%I(%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)) AS target
     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
    WHERE ${plainSchema} AND ${notOfExtension("pg_catalog.pg_proc", "p.oid")} AND NOT p.prosecdef
-     AND pg_catalog.pg_has_role(p.proowner, 'USAGE')
+     AND pg_catalog.pg_has_role(p.proowner, 'USAGE') AND ($3 OR p.proacl IS NULL)
      AND NOT (SELECT pg_catalog.bool_and(pg_catalog.has_function_privilege($1, p.oid, w.privilege))
                 FROM pg_catalog.unnest($2::pg_catalog.text[]) AS w (privilege))`;
 
@@ -76,31 +76,52 @@ const grants: readonly Grant[] = [
 ];
 
 /**
- * Grants in the client's database what the groups lack there. Objects whose owner the login may not act for are passed
- * over: on an external upstream their grants are their owner's to give. Runs inside the caller's transaction.
+ * Grants in the client's database what the groups lack there: the first time on everything, later only on objects whose
+ * privileges nobody has touched yet, so that what an administrator revoked stays revoked. Objects whose owner the login may
+ * not act for are passed over: on an external upstream their grants are their owner's to give. Runs inside the caller's
+ * transaction.
  *
  * @returns how many statements were needed; 0 when everything stood already
  */
 export async function reconcileDatabase(client: ClientBase, options: DatabaseOptions): Promise<number> {
-  let statements = await reconcileDatabaseAcl(client, options);
+  const isFirst = await isUntouched(client);
+  const statements = await databaseGrants(client, options, isFirst);
   for (const grant of grants) {
     const result = await client.query<{ target: string }>(grant.missing, [
       grant.group,
       [...grant.privileges],
+      isFirst,
     ]);
     for (let start = 0; start < result.rows.length; start += batchSize) {
       const targets = result.rows.slice(start, start + batchSize).map((row) => row.target);
-      await client.query(
+      statements.push(
         `GRANT ${grant.privileges.join(", ")} ON ${grant.on} ${targets.join(", ")} TO ${escapeIdentifier(grant.group)}`,
       );
-      statements += 1;
     }
   }
-  return statements;
+  // After all has been read: the first grant on an object is what makes its privileges touched.
+  for (const statement of statements) await client.query(statement);
+  return statements.length;
+}
+
+/** Whether no privilege in the client's database mentions one of the groups. */
+async function isUntouched(client: ClientBase): Promise<boolean> {
+  const found = await client.query(
+    `SELECT FROM pg_catalog.pg_shdepend s
+       JOIN pg_catalog.pg_roles g ON g.oid = s.refobjid AND g.rolname = ANY ($1::pg_catalog.text[])
+       JOIN pg_catalog.pg_database d ON d.oid = s.dbid AND d.datname = pg_catalog.current_database()
+      WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.deptype = 'a' LIMIT 1`,
+    [builtInRoles.map(groupOf)],
+  );
+  return found.rowCount === 0;
 }
 
 /** TEMPORARY from readwrite upwards (applications need their temporary tables), CREATE from admin upwards. */
-async function reconcileDatabaseAcl(client: ClientBase, options: DatabaseOptions): Promise<number> {
+async function databaseGrants(
+  client: ClientBase,
+  options: DatabaseOptions,
+  isFirst: boolean,
+): Promise<string[]> {
   const found = await client.query<{
     name: string;
     is_mine: boolean;
@@ -117,22 +138,22 @@ async function reconcileDatabaseAcl(client: ClientBase, options: DatabaseOptions
     [groupOf("readwrite"), groupOf("admin")],
   );
   const database = found.rows[0];
-  if (database === undefined || !database.is_mine) return 0;
+  if (database === undefined || !database.is_mine) return [];
   const statements: string[] = [];
   // Never on an external upstream: there it would lock out logins that are none of our business.
-  if (options.isEmbedded && database.open) {
+  const closes = options.isEmbedded && database.open;
+  if (closes) {
     statements.push(`REVOKE CONNECT, TEMPORARY ON DATABASE ${database.name} FROM PUBLIC`);
   }
-  if (!database.temp || (options.isEmbedded && database.open)) {
+  if ((isFirst && !database.temp) || closes) {
     statements.push(
       `GRANT TEMPORARY ON DATABASE ${database.name} TO ${escapeIdentifier(groupOf("readwrite"))}`,
     );
   }
-  if (!database.creates) {
+  if (isFirst && !database.creates) {
     statements.push(`GRANT CREATE ON DATABASE ${database.name} TO ${escapeIdentifier(groupOf("admin"))}`);
   }
-  for (const statement of statements) await client.query(statement);
-  return statements.length;
+  return statements;
 }
 
 interface DefaultGrant {

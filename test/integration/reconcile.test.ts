@@ -204,7 +204,8 @@ for (const { title, version, isEmbedded, adminRole } of upstreams) {
       await admin.query("CREATE SCHEMA app");
       await admin.query('CREATE TABLE app."Odd name" (id serial PRIMARY KEY)');
       await admin.query("CREATE FUNCTION app.f() RETURNS int LANGUAGE sql RETURN 1");
-      await admin.query("REVOKE EXECUTE ON FUNCTION app.f() FROM PUBLIC");
+      await admin.query("CREATE FUNCTION app.as_owner() RETURNS int LANGUAGE sql SECURITY DEFINER RETURN 1");
+      await admin.query("REVOKE EXECUTE ON FUNCTION app.f(), app.as_owner() FROM PUBLIC");
       await prepare("readonly_user");
       expect(await reconcileDatabase(admin, { isEmbedded })).toBe(0);
       await admin.end();
@@ -227,11 +228,34 @@ for (const { title, version, isEmbedded, adminRole } of upstreams) {
           actual.push(await sqlstate(client, sql));
         }
         expect(actual, user).toEqual(states);
+        expect(await sqlstate(client, "SELECT app.as_owner()")).toBe("42501");
         expect(
           await sqlstate(client, 'CREATE TRIGGER t BEFORE INSERT ON app."Odd name" EXECUTE FUNCTION app.f()'),
         ).toBe("42501");
         await client.end();
       }
+    });
+
+    test("what was revoked later stays revoked, and new objects of other roles are reached after a start", async () => {
+      const creator = await stack.connectAs(adminRole ?? postgres.superuser);
+      await creator.query("CREATE TABLE app.payroll (id int); CREATE TABLE app.of_login (id int)");
+      await creator.query("REVOKE ALL ON app.payroll FROM nodedb_readonly");
+      await creator.query("ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM nodedb_readonly");
+      await creator.query("CREATE TABLE app.without_defaults (id int)");
+      await creator.query("REVOKE SELECT ON app.without_defaults FROM nodedb_readonly");
+      await creator.query(
+        "ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM nodedb_readwrite, nodedb_admin",
+      );
+      await creator.query("CREATE TABLE app.untouched (id int)");
+      stack.deps.databases.forget();
+      await prepare("readonly_user");
+      await creator.end();
+      const reader = await stack.connectAs("readonly_user");
+      expect(await sqlstate(reader, "SELECT * FROM app.payroll")).toBe("42501");
+      expect(await sqlstate(reader, "SELECT * FROM app.without_defaults")).toBe("42501");
+      expect(await sqlstate(reader, "SELECT * FROM app.of_login")).toBe("00000");
+      expect(await sqlstate(reader, "SELECT * FROM app.untouched")).toBe("00000");
+      await reader.end();
     });
 
     test("what an admin creates from then on is reached by the groups", async () => {

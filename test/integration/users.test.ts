@@ -401,6 +401,18 @@ for (const version of ["embedded", "debian"] as const) {
         }
       });
 
+      test("two superusers cannot take the right from each other at once", async () => {
+        await as("root_user", `CREATE USER su2 ${password} SUPERUSER`);
+        const outcomes = await Promise.allSettled([
+          as("root_user", "ALTER USER su2 SET ROLE readonly"),
+          as("su2", "ALTER USER root_user SET ROLE readonly"),
+        ]);
+        expect(outcomes.map((outcome) => outcome.status).sort()).toEqual(["fulfilled", "rejected"]);
+        const winner = outcomes[0]?.status === "fulfilled" ? "root_user" : "su2";
+        await as(winner, "ALTER USER root_user SET ROLE superuser");
+        await as("root_user", "DROP USER su2");
+      });
+
       test("hands PostgreSQL's own roles to PostgreSQL, and guards its groups and the front-end's login", async () => {
         await stack.sql("CREATE ROLE app_group");
         expect(await as("boss", "ALTER ROLE app_group CONNECTION LIMIT 3")).toBe("forward");
