@@ -60,12 +60,13 @@ describe("pg_dump", () => {
   const isThere =
     requireClient("pg_dump (postgresql-client-15)", isRunnable("pg_dump", "--version")) &&
     requireClient("PostgreSQL 15 (postgresql-15)", hasDebianPostgres);
-  const directory = mkdtempSync(join(tmpdir(), "nodedb-pg-dump-"));
   const it = test.skipIf(!isThere);
+  let directory: string;
   let endpoint: Endpoint;
 
   beforeAll(async () => {
     if (isThere) {
+      directory = mkdtempSync(join(tmpdir(), "nodedb-pg-dump-"));
       endpoint = await openEndpoint("debian");
       await runAsAdmin(endpoint, shop);
     }

@@ -21,14 +21,15 @@ INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (1, 1, 1, 1, CU
 
 describe("pgbench", () => {
   const isThere = requireClient("pgbench (postgresql-15)", isRunnable("pgbench", "--version"));
-  const directory = mkdtempSync(join(tmpdir(), "nodedb-pgbench-"));
   const it = test.skipIf(!isThere);
+  let directory: string;
   let endpoint: Endpoint;
 
   beforeAll(async () => {
     if (!isThere) {
       return;
     }
+    directory = mkdtempSync(join(tmpdir(), "nodedb-pgbench-"));
     endpoint = await openEndpoint();
     const made = await runProgram("pgbench", ["-i", "-q", "-s", "1"], libpqEnvironment(endpoint, "admin"));
     expect(made.status, made.stderr).toBe(0);

@@ -21,12 +21,13 @@ describe("psql", () => {
 });
 
 function describePsql(upstream: Upstream, isThere: boolean): void {
-  const directory = mkdtempSync(join(tmpdir(), "nodedb-psql-"));
   const ok = { status: 0, stderr: "" };
+  let directory: string;
   let endpoint: Endpoint;
 
   beforeAll(async () => {
     if (isThere) {
+      directory = mkdtempSync(join(tmpdir(), "nodedb-psql-"));
       endpoint = await openEndpoint(upstream);
     }
   });

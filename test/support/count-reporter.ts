@@ -1,4 +1,4 @@
-/** Reporter that ends every test run with one line of its own: `N passed, N failed` and what was skipped. */
+/** Reporter that ends every test run with what is not installed and one line of its own: `N passed, N failed`. */
 
 import type { Reporter, SerializedError, TestModule } from "vitest/node";
 
@@ -10,8 +10,10 @@ export class CountReporter implements Reporter {
   onTestRunEnd(modules: readonly TestModule[], unhandledErrors: readonly SerializedError[]): void {
     const { passed, failed, skipped } = countTests(modules, unhandledErrors.length);
     const tail = skipped === 0 ? "" : `, ${skipped} skipped`;
+    const missing = findMissing(modules).map((name) => `skipped: ${name}\n`);
+    const lines = `${missing.join("")}${passed} passed, ${failed} failed${tail}\n`;
     // After the lines of the reporters before it, which also write when the run ends.
-    process.once("exit", () => process.stdout.write(`${passed} passed, ${failed} failed${tail}\n`));
+    process.once("exit", () => process.stdout.write(lines));
   }
 }
 
@@ -35,4 +37,17 @@ function countTests(modules: readonly TestModule[], unhandledErrors: number): Co
     }
   }
   return counts;
+}
+
+/** The names under which `requireClient` skips what is not installed, each once. */
+function findMissing(modules: readonly TestModule[]): string[] {
+  const names = new Set<string>();
+  for (const module of modules) {
+    for (const test of module.children.allTests("skipped")) {
+      if (/^needs .*not installed$/.test(test.name)) {
+        names.add(test.name);
+      }
+    }
+  }
+  return [...names].sort();
 }
