@@ -15,6 +15,9 @@ export interface TestCertificate {
   readonly key: string;
 }
 
+// The package's types are a browser's; node:crypto's keys are the same at run time.
+type CertificateKeys = Parameters<typeof x509.X509CertificateGenerator.createSelfSigned>[0]["keys"];
+
 const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
 const dayMs = 24 * 60 * 60 * 1000;
 
@@ -22,14 +25,14 @@ const dayMs = 24 * 60 * 60 * 1000;
 export async function makeServerCertificate(
   directory = mkdtempSync(join(tmpdir(), "nodedb-tls-")),
 ): Promise<TestCertificate> {
-  x509.cryptoProvider.set(webcrypto as Crypto);
+  x509.cryptoProvider.set(webcrypto as unknown as Parameters<typeof x509.cryptoProvider.set>[0]);
   const keys = await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     name: "CN=localhost",
     notBefore: new Date(Date.now() - dayMs),
     notAfter: new Date(Date.now() + dayMs),
     signingAlgorithm: algorithm,
-    keys: keys as CryptoKeyPair,
+    keys: keys as unknown as CertificateKeys,
     extensions: [
       new x509.BasicConstraintsExtension(true, undefined, true),
       new x509.SubjectAlternativeNameExtension([
