@@ -95,7 +95,7 @@ describe("pg_dump", () => {
   }
 
   async function restoreWithPsql(copy: string, ...options: string[]): Promise<void> {
-    await runAsAdmin(endpoint, `CREATE DATABASE ${copy}`);
+    await endpoint.createDatabase(copy);
     const dumping = ["pg_dump", ...dumped, ...options].join(" ");
     await run("bash", "-c", `set -o pipefail; ${dumping} | psql -X -q -v ON_ERROR_STOP=1 -d ${copy}`);
   }
@@ -111,7 +111,7 @@ describe("pg_dump", () => {
   });
 
   it("in directory format with 2 jobs is restored by pg_restore with 2 jobs", async () => {
-    await runAsAdmin(endpoint, "CREATE DATABASE restored");
+    await endpoint.createDatabase("restored");
     const path = join(directory, "dump");
     await run("pg_dump", ...dumped, "-F", "directory", "-j", "2", "-f", path);
     await run("pg_restore", "--no-owner", "-j", "2", "-d", "restored", path);

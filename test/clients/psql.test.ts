@@ -95,6 +95,13 @@ function describePsql(upstream: Upstream, isThere: boolean): void {
       expect(answer.stdout).toContain(`at port "${endpoint.port}"`);
     });
 
+    test("what a user or an administrator creates without naming a schema belongs into public", async () => {
+      for (const as of ["user", "admin"] as const) {
+        const answer = await psql(["-c", "SELECT current_schema()"], libpqEnvironment(endpoint, as));
+        expect(answer, as).toEqual({ ...ok, stdout: "public\n" });
+      }
+    });
+
     test("\\connect logs in again", async () => {
       const answer = await script(
         "SET work_mem = '7MB';\n\\connect\nSELECT current_setting('work_mem') <> '7MB';\n",

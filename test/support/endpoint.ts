@@ -14,10 +14,14 @@ export interface Endpoint {
   readonly adminPassword: string;
   readonly user: string;
   readonly password: string;
+  /** Makes an empty database that belongs to the administrator. */
+  createDatabase(name: string): Promise<void>;
   close(): Promise<void>;
 }
 
-type Server = Omit<Endpoint, "user" | "password">;
+type Login = Pick<Endpoint, "host" | "port" | "database" | "adminUser" | "adminPassword">;
+
+type Server = Login & Pick<Endpoint, "createDatabase" | "close">;
 
 /** The PostgreSQL at the far end: `embedded` is 18, from npm; `debian` is 15. */
 export type Upstream = "embedded" | "debian";
@@ -64,7 +68,7 @@ export async function createUser(endpoint: Endpoint, name: string, password: str
 
 /** Runs SQL as the administrator in the endpoint's database or the named one; several statements may stand in it. */
 export async function runAsAdmin(
-  server: Server,
+  server: Login,
   sql: string,
   database = server.database,
 ): Promise<pg.QueryResult> {
@@ -100,7 +104,7 @@ export function libpqEnvironment(endpoint: Endpoint, as: "user" | "admin" = "use
 
 async function openServer(kind: string, upstream: Upstream): Promise<Server> {
   if (kind === "front-end") {
-    return upstream === "embedded" ? startFrontEnd() : openFrontEndOnDebian();
+    return upstream === "embedded" ? openFrontEnd() : openFrontEndOnDebian();
   }
   if (kind === "direct") {
     return openPostgres(upstream);
@@ -111,11 +115,27 @@ async function openServer(kind: string, upstream: Upstream): Promise<Server> {
   throw new Error(`NODEDB_TEST_ENDPOINT=${kind} is unknown`);
 }
 
+async function openFrontEnd(): Promise<Server> {
+  const frontEnd = await startFrontEnd();
+  return { ...frontEnd, createDatabase: (name) => createDatabaseAsAdmin(frontEnd, name) };
+}
+
+async function createDatabaseAsAdmin(login: Login, name: string): Promise<void> {
+  await runAsAdmin(login, `CREATE DATABASE ${name}`);
+}
+
 async function openFrontEndOnDebian(): Promise<Server> {
   const postgres = await startPostgres({ version: "debian", tcp: true });
   const frontEnd = await startFrontEnd({ upstreamUrl: postgres.url });
   return {
     ...frontEnd,
+    // The front-end's superuser is none on a PostgreSQL of somebody else, who makes the databases there.
+    createDatabase: async (name) => {
+      const client = new pg.Client({ connectionString: postgres.url });
+      await client.connect();
+      await client.query(`CREATE DATABASE ${name} OWNER ${frontEnd.adminUser}`);
+      await client.end();
+    },
     close: async () => {
       await frontEnd.close();
       await postgres.dispose();
@@ -125,12 +145,16 @@ async function openFrontEndOnDebian(): Promise<Server> {
 
 async function openPostgres(upstream: Upstream): Promise<Server> {
   const postgres = await startPostgres({ version: upstream, tcp: true });
-  return {
+  const login = {
     host: "127.0.0.1",
     port: postgres.port,
     database: "postgres",
     adminUser: postgres.superuser,
     adminPassword: postgres.superuserPassword,
+  };
+  return {
+    ...login,
+    createDatabase: (name) => createDatabaseAsAdmin(login, name),
     close: () => postgres.dispose(),
   };
 }
@@ -143,14 +167,21 @@ async function openDatabaseOf(url: URL): Promise<Server> {
     database: url.pathname.slice(1),
     adminUser: decodeURIComponent(url.username),
     adminPassword: decodeURIComponent(url.password),
-    close: async () => {},
   };
-  await runAsAdmin(given, `CREATE DATABASE ${database}`);
+  const databases: string[] = [];
+  const createDatabase = async (name: string): Promise<void> => {
+    await createDatabaseAsAdmin(given, name);
+    databases.push(name);
+  };
+  await createDatabase(database);
   return {
     ...given,
     database,
+    createDatabase,
     close: async () => {
-      await runAsAdmin(given, `DROP DATABASE ${database} WITH (FORCE)`);
+      for (const name of databases) {
+        await runAsAdmin(given, `DROP DATABASE ${name} WITH (FORCE)`);
+      }
     },
   };
 }
