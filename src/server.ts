@@ -4,6 +4,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ClientConfig, Pool } from "pg";
+import { loginRefusal } from "./auth/password.ts";
 import { type Catalog, openCatalog } from "./catalog/catalog.ts";
 import { connectAdmin, createAdminPool } from "./catalog/connection.ts";
 import { DatabaseNames } from "./catalog/database-names.ts";
@@ -178,7 +179,11 @@ async function listenOn(
     superuserName: auth.superuserName,
     superuserPassword: auth.superuserPassword?.reveal(),
   });
-  const databaseNames = new DatabaseNames(adminPool);
+  if (first.unreconciled.length > 0) {
+    log.warn({ users: first.unreconciled }, "the upstream login may not bring these users' roles up to date");
+  }
+  const databaseNames = new DatabaseNames(adminPool, () => databases.forget());
+  closeRevokedSessions(catalog, registry, pool);
   const listener = new Listener(
     {
       host: server.host,
@@ -192,7 +197,10 @@ async function listenOn(
         pool,
         cancels: new CancelRegistry(),
         executor: createExecutor(deps),
-        databases,
+        prepareDatabase: async (database, identity) => {
+          await databaseNames.exists(database);
+          await databases.prepare(database, identity);
+        },
         logins: {
           cache: catalog.cache,
           mock: { secret: deriveSecret(masterSecret, "mock verifiers"), iterations: auth.scramIterations },
@@ -243,6 +251,24 @@ async function listenOn(
       await upstream.embedded?.close();
     },
   };
+}
+
+/** Ends the sessions of users that another process has dropped, locked out or let expire. */
+function closeRevokedSessions(catalog: Catalog, registry: SessionRegistry, pool: UpstreamPool): void {
+  catalog.cache.onChange(() => {
+    const now = new Date();
+    for (const id of registry.principalIds()) {
+      const record = catalog.cache.findById(id);
+      if (record !== undefined && loginRefusal(record, now) === undefined) continue;
+      pool.closePrincipal(id);
+      registry.closeSessionsOf(
+        id,
+        new SqlError("admin_shutdown", "terminating connection due to administrator command", {
+          severity: "FATAL",
+        }),
+      );
+    }
+  });
 }
 
 /** Opens a connection as a role; where the role is not as the catalog says it is, puts that right and tries once more. */

@@ -3,24 +3,39 @@
 import type { Pool } from "pg";
 
 /** How long an answer holds, in ms: a database may be created or dropped any moment. */
-const memoryMs = 2_000;
-const maxRemembered = 1_000;
+const memoryMs = 1_000;
 
 export class DatabaseNames {
   readonly #pool: Pool;
-  readonly #answers = new Map<string, { readonly exists: boolean; readonly untilMs: number }>();
+  readonly #onReplaced: () => void;
+  #oids = new Map<string, number>();
+  #loadedAtMs = Number.NEGATIVE_INFINITY;
+  #loading: Promise<void> | undefined;
 
-  constructor(pool: Pool) {
+  /** @param onReplaced called when a name has come to mean another database than before */
+  constructor(pool: Pool, onReplaced: () => void) {
     this.#pool = pool;
+    this.#onReplaced = onReplaced;
   }
 
   async exists(name: string): Promise<boolean> {
-    const known = this.#answers.get(name);
-    if (known !== undefined && known.untilMs > Date.now()) return known.exists;
-    const result = await this.#pool.query("SELECT FROM pg_catalog.pg_database WHERE datname = $1", [name]);
-    if (this.#answers.size >= maxRemembered) this.#answers.clear();
-    const exists = result.rowCount !== 0;
-    this.#answers.set(name, { exists, untilMs: Date.now() + memoryMs });
-    return exists;
+    if (performance.now() - this.#loadedAtMs > memoryMs) {
+      // Logins that come together ask once.
+      this.#loading ??= this.#load().finally(() => {
+        this.#loading = undefined;
+      });
+      await this.#loading;
+    }
+    return this.#oids.has(name);
+  }
+
+  async #load(): Promise<void> {
+    const result = await this.#pool.query<{ name: string; oid: number }>(
+      "SELECT datname::text AS name, oid FROM pg_catalog.pg_database",
+    );
+    const before = this.#oids;
+    this.#oids = new Map(result.rows.map(({ name, oid }) => [name, oid]));
+    this.#loadedAtMs = performance.now();
+    if ([...before].some(([name, oid]) => this.#oids.get(name) !== oid)) this.#onReplaced();
   }
 }

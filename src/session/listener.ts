@@ -145,7 +145,7 @@ export class Listener {
     const authenticated = Buffer.concat([outcome.finalMessage, encodeAuthenticationOk()]);
     const { identity } = outcome;
     const database = await this.#databaseFor(startup, identity);
-    await services.databases.prepare(database, identity);
+    await services.prepareDatabase(database, identity);
     if (transport.isClosed) return;
     const session = new Session(
       { id: randomUUID(), identity, database, minorVersion: Math.min(startup.minor, newestMinorVersion) },

@@ -1,7 +1,7 @@
 /** What the sessions of a process share. */
 
+import type { Identity } from "../auth/identity.ts";
 import type { Statement } from "../ddl/statement.ts";
-import type { DatabasePreparer } from "../exec/databases.ts";
 import type { Executor } from "../exec/execute.ts";
 import type { Column } from "../exec/result.ts";
 import type { UpstreamPool } from "../upstream/pool.ts";
@@ -13,7 +13,8 @@ export interface SessionServices {
   readonly pool: UpstreamPool;
   readonly cancels: CancelRegistry;
   readonly executor: Executor;
-  readonly databases: DatabasePreparer;
+  /** Makes the built-in roles' grants in a database before its first login; costs nothing the second time. */
+  readonly prepareDatabase: (database: string, identity: Identity) => Promise<void>;
   readonly logins: PasswordLogins;
   /** Columns of a statement of ours that returns rows. */
   readonly columnsOf: (statement: Statement) => readonly Column[] | undefined;

@@ -68,6 +68,11 @@ export class SessionRegistry implements SessionDirectory {
     if (this.#sessions.size === 0) this.#emptied?.();
   }
 
+  /** Whose sessions there are. */
+  principalIds(): number[] {
+    return [...this.#byPrincipal.keys()];
+  }
+
   closeSessionsOf(principalId: number, error: SqlError): void {
     for (const session of [...this.#sessions.keys()]) {
       if (session.profile.identity.principal.id === principalId) session.end(error, "after_statement");

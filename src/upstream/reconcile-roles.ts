@@ -8,10 +8,7 @@ import { reconcileMemberships } from "./reconcile-memberships.ts";
 import { deriveRoleCredential } from "./role-credential.ts";
 
 export interface RoleOptions {
-  /**
-   * True where PostgreSQL is the embedded one, of which the front-end's login is a superuser: built-in superusers become
-   * SUPERUSER, and PUBLIC loses CONNECT and TEMPORARY on databases.
-   */
+  /** True where PostgreSQL is the embedded one, which is nobody else's: PUBLIC loses CONNECT and TEMPORARY on databases. */
   readonly isEmbedded: boolean;
   /** Present on an external upstream: roles get SCRAM verifiers derived from it. Absent on the private socket. */
   readonly masterSecret: Buffer | undefined;
@@ -28,6 +25,8 @@ export interface DesiredRole {
   /** Part of the derivation of its credential. */
   readonly roleVersion: number;
 }
+
+const catalogSchema = "nodedb";
 
 /** A role as it stands in pg_roles. */
 interface ActualRole {
@@ -108,13 +107,14 @@ export async function reconcileRoles(
       ? await readPasswords(client, names)
       : undefined;
   for (const role of desired) {
-    const wanted = wantedAttributes(role, options, admin);
+    const wanted = wantedAttributes(role, admin);
     const found = actual.get(role.name);
     if (found === undefined) {
       const keywords = wanted
         .filter((attribute) => !attribute.isDefault)
         .map((attribute) => attribute.keyword);
       statements += await createRole(client, role.name, keywords, admin);
+      statements += await avoidCatalogSchema(client, role.name);
     } else {
       const changes = wanted.filter((attribute) => !attribute.holds(found)).map((a) => a.keyword);
       if (changes.length > 0) {
@@ -143,10 +143,10 @@ interface Attribute {
   readonly isDefault: boolean;
 }
 
-function wantedAttributes(role: DesiredRole, options: RoleOptions, admin: AdminRights): readonly Attribute[] {
+function wantedAttributes(role: DesiredRole, admin: AdminRights): readonly Attribute[] {
   const isSuperuser = role.roles.includes("superuser");
-  const asSuperuser = isSuperuser && options.isEmbedded && admin.isSuperuser;
-  // Row-level security applies to the built-in superuser of an external upstream whose login may not lift it.
+  const asSuperuser = isSuperuser && admin.isSuperuser;
+  // PostgreSQL lets only a superuser make superusers. Row-level security applies to the built-in superuser of an external upstream whose login may not lift it.
   const bypassRls = isSuperuser && !asSuperuser && admin.mayGiveBypassRls;
   return [
     role.canLogin
@@ -183,6 +183,16 @@ async function createRole(
   if (admin.isSuperuser || admin.serverVersion >= 160000) return 1;
   await client.query(`GRANT ${quoted} TO ${escapeIdentifier(admin.name)}`);
   return 2;
+}
+
+/**
+ * PostgreSQL's default search_path begins with a schema of the user's own name. For a user that is called like the
+ * catalog's schema that would be the catalog: a superuser's tables would land among ours.
+ */
+async function avoidCatalogSchema(client: ClientBase, name: string): Promise<number> {
+  if (name !== catalogSchema) return 0;
+  await client.query(`ALTER ROLE ${escapeIdentifier(name)} SET search_path = public`);
+  return 1;
 }
 
 /**
