@@ -181,10 +181,12 @@ function describePsql(upstream: Upstream, isThere: boolean): void {
       expect(await script(`${command}\n`)).toMatchObject(ok);
     });
 
-    // psql 15 asks for a column that PostgreSQL 17 renamed.
-    test.skipIf(upstream === "embedded")("\\l lists the database", async () => {
-      expect((await script("\\l\n")).stdout).toContain(`${endpoint.database}|`);
-    });
+    // With PostgreSQL 17 and later, psql 15 asks for a column that was renamed.
+    if (upstream === "debian") {
+      test("\\l lists the database", async () => {
+        expect((await script("\\l\n")).stdout).toContain(`${endpoint.database}|`);
+      });
+    }
   });
 
   describe.skipIf(!isThere)("scripts", () => {
