@@ -164,7 +164,8 @@ class RawTransport implements Transport {
     this.#small = buffers.takeSmall();
     this.#buffer = this.#small;
     this.#socketOnRead = handle.onread;
-    // A connecting socket has begun to read by itself; libuv refuses a second readStart.
+    // A socket begins to read by itself when it has connected; libuv refuses a second readStart.
+    socket.pause();
     handle.readStop();
     handle.useUserBuffer(this.#buffer);
     handle.onread = () => this.#onRead();

@@ -129,13 +129,7 @@ async function openFrontEndOnDebian(): Promise<Server> {
   const frontEnd = await startFrontEnd({ upstreamUrl: postgres.url });
   return {
     ...frontEnd,
-    // The front-end's superuser is none on a PostgreSQL of somebody else, who makes the databases there.
-    createDatabase: async (name) => {
-      const client = new pg.Client({ connectionString: postgres.url });
-      await client.connect();
-      await client.query(`CREATE DATABASE ${name} OWNER ${frontEnd.adminUser}`);
-      await client.end();
-    },
+    createDatabase: (name) => createDatabaseAsAdmin(frontEnd, name),
     close: async () => {
       await frontEnd.close();
       await postgres.dispose();

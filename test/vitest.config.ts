@@ -1,4 +1,7 @@
+/** How the tests are run. */
+
 import { defineConfig } from "vitest/config";
+import { CountReporter } from "./support/count-reporter.ts";
 
 export default defineConfig({
   test: {
@@ -6,5 +9,6 @@ export default defineConfig({
     pool: "forks",
     testTimeout: 30_000,
     hookTimeout: 120_000,
+    reporters: ["default", new CountReporter()],
   },
 });
