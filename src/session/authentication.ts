@@ -20,8 +20,6 @@ import { decodeSaslInitialResponse, decodeSaslResponse } from "../wire/frontend-
 import type { Transport } from "../wire/transport.ts";
 import type { HandshakeReader } from "./handshake-reader.ts";
 
-const passwordMessage = 0x70; // p
-
 export interface PasswordLogins {
   readonly cache: Parameters<typeof lookupPasswordCredential>[0];
   readonly mock: MockCredentials;
@@ -48,17 +46,17 @@ export async function authenticateBySasl(
 ): Promise<AuthenticationOutcome> {
   const binding = { data: channelBinding };
   transport.write(encodeAuthenticationSasl(offeredMechanisms(binding)));
-  const first = await reader.readMessage();
+  const first = await reader.readSaslAnswer();
   if (first.kind === "closed") return { kind: "closed" };
-  const initial = decodeSaslInitialResponse(expectPassword(first.type, first.body));
+  const initial = decodeSaslInitialResponse(first.body);
   const credential = lookupPasswordCredential(logins.cache, user, new Date(), logins.mock);
   let clientFirst = initial.initialResponse;
   if (clientFirst === null) {
     // A client may leave the first message out and be asked for it (RFC 4422 section 3.3).
     transport.write(encodeAuthenticationSaslContinue(""));
-    const late = await reader.readMessage();
+    const late = await reader.readSaslAnswer();
     if (late.kind === "closed") return { kind: "closed" };
-    clientFirst = decodeSaslResponse(expectPassword(late.type, late.body));
+    clientFirst = decodeSaslResponse(late.body);
   }
   const begun = receiveClientFirst(
     {
@@ -72,12 +70,9 @@ export async function authenticateBySasl(
   if (begun.kind === "malformed") throw malformedExchange(begun);
   if (begun.kind === "refused") return begun;
   transport.write(encodeAuthenticationSaslContinue(begun.serverFirst));
-  const second = await reader.readMessage();
+  const second = await reader.readSaslAnswer();
   if (second.kind === "closed") return { kind: "closed" };
-  const outcome = receiveClientFinal(
-    begun.exchange,
-    decodeSaslResponse(expectPassword(second.type, second.body)),
-  );
+  const outcome = receiveClientFinal(begun.exchange, decodeSaslResponse(second.body));
   if (outcome.kind === "malformed") throw malformedExchange(outcome);
   if (!credential.ok) return { kind: "refused", reason: credential.reason };
   if (outcome.kind === "refused") return outcome;
@@ -89,13 +84,6 @@ export async function authenticateBySasl(
     ),
     finalMessage: encodeAuthenticationSaslFinal(outcome.serverFinal),
   };
-}
-
-function expectPassword(type: number, body: Buffer): Buffer {
-  if (type === passwordMessage) return body;
-  throw new SqlError("protocol_violation", `expected SASL response, got message type ${type}`, {
-    severity: "FATAL",
-  });
 }
 
 function malformedExchange(outcome: MalformedExchange): SqlError {

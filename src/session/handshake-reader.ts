@@ -7,14 +7,15 @@ import type { Transport, TransportHandler } from "../wire/transport.ts";
 /** First byte of a TLS ClientHello record (RFC 8446 section 5.1): a client that begins with TLS directly. */
 const tlsHandshakeRecord = 0x16;
 
+/** Type of SASLInitialResponse and SASLResponse. */
+const saslAnswer = 0x70; // p
+
 export type FirstPacket =
   | { readonly kind: "packet"; readonly body: Buffer }
   | { readonly kind: "tls" }
   | { readonly kind: "closed" };
 
-export type ClientMessage =
-  | { readonly kind: "message"; readonly type: number; readonly body: Buffer }
-  | { readonly kind: "closed" };
+export type ClientMessage = { readonly kind: "message"; readonly body: Buffer } | { readonly kind: "closed" };
 
 /** Takes the transport's events until `release`; holds at most one packet and what came with it. */
 export class HandshakeReader implements TransportHandler {
@@ -50,18 +51,30 @@ export class HandshakeReader implements TransportHandler {
     return { kind: "packet", body: this.#take(length).subarray(4) };
   }
 
-  /** The next typed message. @throws SqlError FATAL protocol_violation when it is larger than a login needs */
-  async readMessage(): Promise<ClientMessage> {
+  /**
+   * The next message, which must be the answer to a SASL request.
+   * @throws SqlError FATAL protocol_violation when it is another or larger than a login needs
+   */
+  async readSaslAnswer(): Promise<ClientMessage> {
     while (this.#bytes.length < 5) {
+      this.#refuseOtherTypes();
       if (!(await this.#more())) return { kind: "closed" };
     }
+    this.#refuseOtherTypes();
     const length = this.#bytes.readInt32BE(1);
     if (length < 4 || length > maxAuthenticationMessageBytes) throw violation("invalid message length");
     while (this.#bytes.length < length + 1) {
       if (!(await this.#more())) return { kind: "closed" };
     }
     const message = this.#take(length + 1);
-    return { kind: "message", type: message[0] ?? 0, body: message.subarray(5) };
+    return { kind: "message", body: message.subarray(5) };
+  }
+
+  // At the first byte: what follows another type is no length, and nothing that it claims is worth waiting for.
+  #refuseOtherTypes(): void {
+    const [type] = this.#bytes;
+    if (type === undefined || type === saslAnswer) return;
+    throw violation(`expected SASL response, got message type ${type}`);
   }
 
   /** Stops reading and gives back what the client has sent ahead. */

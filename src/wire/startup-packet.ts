@@ -112,7 +112,8 @@ function* startupParameters(body: Buffer): Generator<readonly [name: string, val
     ];
     offset = valueEnd + 1;
   }
-  if (offset !== body.length - 1) {
+  // PostgreSQL takes any last byte for the terminator when a name begins with it.
+  if (offset !== body.length - 1 || body[offset] !== 0) {
     throw malformed("invalid startup packet layout: expected terminator as last byte");
   }
 }
