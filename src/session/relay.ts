@@ -14,6 +14,9 @@ import type { Transport, TransportHandler } from "../wire/transport.ts";
 /** Largest Query or Parse that is searched for statements of ours; larger ones are PostgreSQL's, in bytes. */
 export const maxInspectedBytes = 16 * 1024 * 1024;
 
+/** What a client may send ahead while it waits for a statement of ours, in bytes; the rest waits in the kernel. */
+const maxKeptBytes = 64 * 1024;
+
 const limits = { maxMessageBytes, maxInspectedBytes };
 
 const letter = {
@@ -236,7 +239,6 @@ export class Relay {
         // A COPY of the exchange may have let the client speak meanwhile.
         this.#fromClient.table = this.#clientTable;
         this.#fromClient.pause();
-        this.client.stop();
         queueMicrotask(resolve);
       };
       this.#exchange = { onReply, finish };
@@ -251,6 +253,11 @@ export class Relay {
   inspectClient(type: number, buffer: Buffer, start: number, end: number): Verdict {
     if (type === letter.terminate) return verdicts.take;
     if (this.#exchange !== undefined) return verdicts.take; // CopyDone or CopyFail within an exchange
+    // In place of a copy's data no statement is run; the upstream says so, and waiting for it to settle would last forever.
+    if (this.#isCopyingIn) {
+      this.observeClient(type);
+      return verdicts.pass;
+    }
     const verdict = this.#interceptor.inspect(type, buffer, start, end);
     if (verdict === verdicts.pass) this.observeClient(type);
     return verdict;
@@ -268,7 +275,7 @@ export class Relay {
       case letter.sync:
         this.#readyOwed += 1;
         this.#repliesOwed = 0;
-        this.#syncsSinceExecute += 1;
+        if (!this.#isCopyDone) this.#syncsSinceExecute += 1;
         return;
       case letter.execute:
         this.#repliesOwed += 1;
@@ -292,8 +299,8 @@ export class Relay {
       this.#listener.onClientGone();
       return;
     }
+    // Read on: a client that goes away while it waits has to be noticed.
     this.#fromClient.pause();
-    this.client.stop();
     if (this.#exchange !== undefined) {
       this.#writeUpstream(Buffer.from(buffer.subarray(start, end)));
       return;
@@ -328,7 +335,11 @@ export class Relay {
   #resumeClient(): void {
     if (this.#isStopped || this.#isClientBlocked) return;
     if (this.#fromClient.isPaused && !this.#isHandling) this.#fromClient.resume();
-    if (!this.#fromClient.isPaused && !this.#isClientBlocked && !this.#isStopped) this.client.start();
+    if (!this.#hasClientSentEnough() && !this.#isClientBlocked && !this.#isStopped) this.client.start();
+  }
+
+  #hasClientSentEnough(): boolean {
+    return this.#fromClient.isPaused && this.#fromClient.keptBytes >= maxKeptBytes;
   }
 
   #writeUpstream(message: Buffer): void {
@@ -386,7 +397,8 @@ export class Relay {
       case reply.errorResponse:
         this.hasErrorSinceReady = true;
         if (buffer.subarray(start, end).includes(fatalSeverity)) this.hasSeenFatal = true;
-        this.#isCopyingIn = false;
+        // A copy that fails has ignored the Syncs before the client's CopyDone, or will see it only after one that counts.
+        if (this.#isCopyingIn) this.#forgetIgnoredSyncs();
         if (this.#settledWaiter !== undefined) this.#checkSettled();
         return;
       case reply.copyInResponse:
@@ -401,8 +413,12 @@ export class Relay {
   #noteCopyIn(): void {
     if (this.#exchange !== undefined) {
       this.#fromClient.table = clientTableInCopy;
-      this.#fromClient.resume();
-      this.client.start();
+      this.#resumeClient();
+      return;
+    }
+    if (this.#isHandling && !this.#isCopyDone) {
+      // What was taken from the stream stands where the data belong: neither side would ever go on.
+      this.violate("unexpected message during COPY from stdin");
       return;
     }
     this.#isCopyingIn = true;
@@ -452,7 +468,10 @@ export class Relay {
   }
 
   readonly #clientHandler: TransportHandler = {
-    onData: (buffer, start, end) => this.#push(this.#fromClient, buffer, start, end),
+    onData: (buffer, start, end) => {
+      this.#push(this.#fromClient, buffer, start, end);
+      if (this.#hasClientSentEnough()) this.client.stop();
+    },
     onDrain: () => {
       if (!this.#isUpstreamBlocked) return;
       this.#isUpstreamBlocked = false;

@@ -90,7 +90,12 @@ export class MessageFramer {
     return this.#isPaused;
   }
 
-  /** Keeps what follows the message that was just taken; the caller stops reading as well. */
+  /** Bytes that wait for `resume`, or for the rest of their message. */
+  get keptBytes(): number {
+    return this.#stashLength;
+  }
+
+  /** Keeps what follows the message that was just taken; the caller stops reading before that is too much. */
   pause(): void {
     this.#isPaused = true;
   }
