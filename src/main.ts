@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=4
 /** Process entry: arguments, signals, what a person sees, and the only process.exit. */
 
 import { readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -41,37 +41,40 @@ export interface Transport {
   detach(): Socket;
 }
 
-/** Bytes of the buffer that every open socket keeps. */
-const smallBufferBytes = 8 * 1024;
-/** Bytes of the buffer that a socket borrows while it delivers full reads. */
-const largeBufferBytes = 64 * 1024;
-const slabBytes = 64 * smallBufferBytes;
+/**
+ * Sizes of read buffers, in bytes. A socket keeps one of the first size until a read fills it, one of the
+ * second from then on, and borrows one of the third while reads fill that too: an idle session that has
+ * only logged in costs 1 KiB a side, bulk transfer has 64 KiB, and nobody pays for both.
+ */
+const bufferBytes = { first: 1024, usual: 8 * 1024, bulk: 64 * 1024 } as const;
+const slabBytes = 256 * 1024;
+/** Bulk buffers kept for the next transfer. */
+const maxSpareBulkBuffers = 16;
 /** How long `end` waits for the peer to close its side. */
 const lingerMs = 1_000;
 
-/** Read buffers, cut from slabs and reused: an idle socket costs 8 KiB, a busy one borrows 64 KiB. */
+/** Read buffers, cut from slabs and reused. */
 export class ReadBuffers {
-  readonly #small: Buffer[] = [];
-  readonly #large: Buffer[] = [];
+  readonly #first: Buffer[] = [];
+  readonly #usual: Buffer[] = [];
+  readonly #bulk: Buffer[] = [];
 
-  takeSmall(): Buffer {
-    const buffer = this.#small.pop();
-    if (buffer !== undefined) return buffer;
-    // A pool-independent slab: Buffer.allocUnsafeSlow never shares memory with other Buffers.
-    const slab = Buffer.allocUnsafeSlow(slabBytes);
-    for (let offset = smallBufferBytes; offset < slabBytes; offset += smallBufferBytes) {
-      this.#small.push(slab.subarray(offset, offset + smallBufferBytes));
+  take(bytes: number): Buffer {
+    if (bytes === bufferBytes.bulk) return this.#bulk.pop() ?? Buffer.allocUnsafeSlow(bytes);
+    const spare = bytes === bufferBytes.first ? this.#first : this.#usual;
+    if (spare.length === 0) {
+      // allocUnsafeSlow: a slab that shares no memory with Node's own pool of small Buffers.
+      const slab = Buffer.allocUnsafeSlow(slabBytes);
+      for (let offset = 0; offset < slabBytes; offset += bytes)
+        spare.push(slab.subarray(offset, offset + bytes));
     }
-    return slab.subarray(0, smallBufferBytes);
-  }
-
-  takeLarge(): Buffer {
-    return this.#large.pop() ?? Buffer.allocUnsafeSlow(largeBufferBytes);
+    return spare.pop() ?? Buffer.allocUnsafeSlow(bytes);
   }
 
   give(buffer: Buffer): void {
-    if (buffer.length === smallBufferBytes) this.#small.push(buffer);
-    else if (this.#large.length < 16) this.#large.push(buffer);
+    if (buffer.length === bufferBytes.first) this.#first.push(buffer);
+    else if (buffer.length === bufferBytes.usual) this.#usual.push(buffer);
+    else if (this.#bulk.length < maxSpareBulkBuffers) this.#bulk.push(buffer);
   }
 }
 
@@ -148,7 +151,8 @@ class RawTransport implements Transport {
   readonly #binding: StreamBinding;
   readonly #buffers: ReadBuffers;
   readonly #socketOnRead: StreamHandle["onread"];
-  #small: Buffer;
+  /** What it reads into while no bulk transfer is going on. */
+  #own: Buffer;
   #buffer: Buffer;
   #spareRequest: WriteRequest | undefined;
   #pendingWrites = 0;
@@ -161,8 +165,8 @@ class RawTransport implements Transport {
     this.#handle = handle;
     this.#binding = binding;
     this.#buffers = buffers;
-    this.#small = buffers.takeSmall();
-    this.#buffer = this.#small;
+    this.#own = buffers.take(bufferBytes.first);
+    this.#buffer = this.#own;
     this.#socketOnRead = handle.onread;
     // A socket begins to read by itself when it has connected; libuv refuses a second readStart.
     socket.pause();
@@ -250,7 +254,7 @@ class RawTransport implements Transport {
     this.#handle.onread = this.#socketOnRead;
     this.socket.removeAllListeners("error");
     // Below the TLS layer the handle keeps its pointer to the buffer until it is closed.
-    this.socket.once("close", () => this.#buffers.give(this.#small));
+    this.socket.once("close", () => this.#buffers.give(this.#own));
     return this.socket;
   }
 
@@ -268,15 +272,19 @@ class RawTransport implements Transport {
 
   // A buffer from which a write may be pending is kept; the reader is stopped then (see onData).
   #growBuffer(): Buffer | undefined {
-    if (this.#buffer !== this.#small || !this.#isReading) return undefined;
-    this.#buffer = this.#buffers.takeLarge();
+    if (!this.#isReading || this.#buffer.length === bufferBytes.bulk) return undefined;
+    if (this.#buffer.length === bufferBytes.first) {
+      this.#buffers.give(this.#own);
+      this.#own = this.#buffers.take(bufferBytes.usual);
+      this.#buffer = this.#own;
+    } else this.#buffer = this.#buffers.take(bufferBytes.bulk);
     return this.#buffer;
   }
 
   #shrinkBuffer(): Buffer | undefined {
-    if (this.#buffer === this.#small || !this.#isReading) return undefined;
+    if (this.#buffer === this.#own || !this.#isReading) return undefined;
     this.#buffers.give(this.#buffer);
-    this.#buffer = this.#small;
+    this.#buffer = this.#own;
     return this.#buffer;
   }
 
@@ -296,8 +304,8 @@ class RawTransport implements Transport {
   // The libuv handle holds a bare pointer to the read buffer until it is closed.
   #giveBuffers(): void {
     const giveBack = () => {
-      if (this.#buffer !== this.#small) this.#buffers.give(this.#buffer);
-      this.#buffers.give(this.#small);
+      if (this.#buffer !== this.#own) this.#buffers.give(this.#buffer);
+      this.#buffers.give(this.#own);
     };
     if (this.socket.closed) giveBack();
     else this.socket.once("close", giveBack);
