@@ -35,7 +35,7 @@ export async function startFrontEnd(
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   rmSync(portsFile, { force: true });
   writeFileSync(configFile, limits(options));
-  const child = startChild(process.execPath, [program, "start"], {
+  const child = startChild(process.execPath, ["--max-semi-space-size=4", program, "start"], {
     env: {
       NODEDB_CONFIG: configFile,
       NODEDB_DATA_DIR: dataDir,
