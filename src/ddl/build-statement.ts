@@ -19,6 +19,9 @@ export type PositionOf = (offset: number) => number;
 /** Longest name in bytes (PostgreSQL's NAMEDATALEN - 1). */
 const maxNameBytes = 63;
 
+/** Most users that one DROP USER names: each is looked up while the catalog waits; more is program_limit_exceeded. */
+const maxDroppedUsers = 1000;
+
 const useSetRole = "Use ALTER USER … SET ROLE.";
 
 /** Options of PostgreSQL's that the front-end has no place for, and what to do instead. */
@@ -224,6 +227,11 @@ export function buildStatement(syntax: StatementSyntax, positionOf: PositionOf):
       return { kind: "create_user", name, ifNotExists, options: complete, spelling };
     }
     case "drop": {
+      if (syntax.users.length > maxDroppedUsers) {
+        throw new SqlError("program_limit_exceeded", "too many users in one statement", {
+          detail: `A statement may name ${maxDroppedUsers} users.`,
+        });
+      }
       const users = syntax.users.map((user) => buildUser(user, positionOf));
       const { spelling, ifExists } = syntax;
       const statement = { kind: "drop_user", users, ifExists, spelling } as const;

@@ -82,7 +82,14 @@ export class ExtendedQuery {
 
   /** Bind goes on to the stand-in; what it makes is noted. */
   noteBind(body: Buffer): void {
-    const bind = decodeAs(body, 0x42, "Bind");
+    let bind: Message<"Bind">;
+    try {
+      bind = decodeAs(body, 0x42, "Bind");
+    } catch (error) {
+      // Malformed: the upstream refuses it in its own words, and no portal is made.
+      if (error instanceof SqlError) return;
+      throw error;
+    }
     const own = this.#statements.get(bind.statement);
     this.#portals.delete(bind.portal);
     if (own !== undefined) {
@@ -91,8 +98,12 @@ export class ExtendedQuery {
     this.#updateRelay();
   }
 
-  noteClose(body: Buffer): void {
-    const close = decodeAs(body, 0x43, "Close");
+  /** Close of a statement or portal of ours: it goes on to the stand-in, unless an error before it makes both skip it. */
+  async close(message: Buffer): Promise<void> {
+    const close = decodeAs(message.subarray(5), 0x43, "Close");
+    await this.#relay.settle(flush);
+    if (this.#isSkipping()) return;
+    this.#relay.sendExtended(message);
     if (close.target === "statement") this.#statements.delete(close.name);
     else this.#portals.delete(close.name);
     this.#updateRelay();
@@ -133,6 +144,9 @@ export class ExtendedQuery {
     if (!(await this.#portalExists(execute.portal))) return;
     try {
       const messages: Buffer[] = [];
+      if (portal.progress !== undefined && portal.columns === undefined) {
+        throw new SqlError("object_not_in_prerequisite_state", `portal "${execute.portal}" cannot be run`);
+      }
       if (portal.progress === undefined) {
         const result = await this.#runner.run(portal.statement, this.#relay.status);
         // It was about one of our users when it was prepared; now only PostgreSQL knows the name.

@@ -10,7 +10,8 @@ import { runSimpleQuery } from "./simple-query.ts";
 import type { StatementRunner } from "./statement-runner.ts";
 
 const headerBytes = 5;
-const letter = { query: 0x51, parse: 0x50, bind: 0x42, execute: 0x45 } as const;
+const letter = { query: 0x51, parse: 0x50, bind: 0x42, execute: 0x45, close: 0x43 } as const;
+const statementTarget = 0x53; // S
 
 export class StatementInterceptor implements Interceptor {
   readonly #relay: Relay;
@@ -31,6 +32,8 @@ export class StatementInterceptor implements Interceptor {
     const bodyStart = start + headerBytes;
     switch (type) {
       case letter.query:
+        // Malformed: the upstream words the error.
+        if (end === bodyStart || buffer[end - 1] !== 0) return verdicts.pass;
         return this.#inspectText(buffer, bodyStart, end - 1);
       case letter.parse: {
         const nameEnd = buffer.indexOf(0, bodyStart);
@@ -50,11 +53,21 @@ export class StatementInterceptor implements Interceptor {
         return verdicts.pass;
       case letter.execute: {
         const nameEnd = buffer.indexOf(0, bodyStart);
+        if (nameEnd === -1 || nameEnd >= end) return verdicts.pass;
         const name = buffer.toString("latin1", bodyStart, nameEnd);
         return this.#extended.hasPortal(name) ? verdicts.take : verdicts.pass;
       }
+      case letter.close: {
+        const nameEnd = buffer.indexOf(0, bodyStart + 1);
+        if (nameEnd === -1 || nameEnd >= end) return verdicts.pass;
+        const name = buffer.toString("latin1", bodyStart + 1, nameEnd);
+        const isOwn =
+          buffer[bodyStart] === statementTarget
+            ? this.#extended.hasStatement(name)
+            : this.#extended.hasPortal(name);
+        return isOwn ? verdicts.take : verdicts.pass;
+      }
       default:
-        this.#extended.noteClose(buffer.subarray(bodyStart, end));
         return verdicts.pass;
     }
   }
@@ -63,6 +76,7 @@ export class StatementInterceptor implements Interceptor {
     const body = message.subarray(headerBytes);
     if (type === letter.query) await runSimpleQuery(this.#relay, this.#runner, body.subarray(0, -1));
     else if (type === letter.parse) await this.#extended.parse(message);
+    else if (type === letter.close) await this.#extended.close(message);
     else await this.#extended.execute(body);
   }
 

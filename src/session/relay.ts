@@ -397,7 +397,7 @@ export class Relay {
       case reply.errorResponse:
         this.hasErrorSinceReady = true;
         if (buffer.subarray(start, end).includes(fatalSeverity)) this.hasSeenFatal = true;
-        // A copy that fails has ignored the Syncs before the client's CopyDone, or will see it only after one that counts.
+        // The Syncs that a copy had ignored when it failed bring no ReadyForQuery either.
         if (this.#isCopyingIn) this.#forgetIgnoredSyncs();
         if (this.#settledWaiter !== undefined) this.#checkSettled();
         return;
@@ -413,7 +413,8 @@ export class Relay {
   #noteCopyIn(): void {
     if (this.#exchange !== undefined) {
       this.#fromClient.table = clientTableInCopy;
-      this.#resumeClient();
+      this.#fromClient.resume();
+      if (!this.#hasClientSentEnough() && !this.#isClientBlocked && !this.#isStopped) this.client.start();
       return;
     }
     if (this.#isHandling && !this.#isCopyDone) {
