@@ -47,6 +47,99 @@ const migrations: readonly string[] = [
    );
    CREATE INDEX principal_role_role_idx ON nodedb.principal_role (role);
    CREATE INDEX principal_tenant_id_idx ON nodedb.principal (tenant_id);`,
+  // Custom roles, API keys, service accounts, providers, policies, quotas, sessions, lockout and the audit log.
+  `ALTER TABLE nodedb.tenant ADD COLUMN max_connections pg_catalog.int4 CHECK (max_connections >= 0);
+   CREATE TABLE nodedb.role (
+     id pg_catalog.int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+     name text NOT NULL CONSTRAINT role_name_key UNIQUE,
+     tenant_id pg_catalog.int8 NOT NULL REFERENCES nodedb.tenant (id),
+     parent text,
+     created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+   );
+   CREATE TABLE nodedb.principal_database (
+     principal_id pg_catalog.int8 NOT NULL REFERENCES nodedb.principal (id) ON DELETE CASCADE,
+     database text NOT NULL,
+     ordinal pg_catalog.int8 NOT NULL,
+     PRIMARY KEY (principal_id, database)
+   );
+   CREATE TABLE nodedb.api_key (
+     id pg_catalog.int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+     key_id text NOT NULL CONSTRAINT api_key_key_id_key UNIQUE,
+     name text NOT NULL CONSTRAINT api_key_name_key UNIQUE,
+     owner_id pg_catalog.int8 NOT NULL REFERENCES nodedb.principal (id) ON DELETE CASCADE,
+     databases text[],
+     secret_hash bytea NOT NULL,
+     scram_verifier text NOT NULL,
+     previous_secret_hash bytea,
+     previous_scram_verifier text,
+     previous_valid_until timestamptz,
+     expires_at timestamptz,
+     revoked_at timestamptz,
+     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+     last_used_at timestamptz
+   );
+   CREATE INDEX api_key_owner_id_idx ON nodedb.api_key (owner_id);
+   CREATE TABLE nodedb.oidc_provider (
+     id pg_catalog.int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+     name text NOT NULL CONSTRAINT oidc_provider_name_key UNIQUE,
+     issuer text NOT NULL,
+     jwks_url text,
+     audience text,
+     tenant_id pg_catalog.int8 NOT NULL REFERENCES nodedb.tenant (id),
+     algorithms text[],
+     claim_mapping jsonb NOT NULL DEFAULT '[]',
+     jwks_refresh_requested_at timestamptz,
+     created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+   );
+   CREATE TABLE nodedb.rls_policy (
+     id pg_catalog.int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+     name text NOT NULL,
+     database text NOT NULL,
+     table_oid oid NOT NULL,
+     access text NOT NULL CHECK (access IN ('read', 'write', 'all')),
+     predicate text NOT NULL,
+     is_restrictive boolean NOT NULL,
+     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+     UNIQUE (database, table_oid, name)
+   );
+   CREATE UNLOGGED TABLE nodedb.session (
+     id uuid PRIMARY KEY,
+     instance_id uuid NOT NULL,
+     principal_id pg_catalog.int8 NOT NULL,
+     username text NOT NULL,
+     database text NOT NULL,
+     tenant_id pg_catalog.int8 NOT NULL,
+     auth_method text NOT NULL,
+     client_addr text,
+     protocol text NOT NULL,
+     state text NOT NULL,
+     connected_at timestamptz NOT NULL,
+     last_active_at timestamptz NOT NULL,
+     expires_at timestamptz
+   );
+   CREATE TABLE nodedb.login_failure (
+     name text PRIMARY KEY,
+     failures pg_catalog.int4 NOT NULL,
+     last_failed_at timestamptz NOT NULL,
+     locked_until timestamptz
+   );
+   CREATE TABLE nodedb.reserved_role (
+     name text PRIMARY KEY,
+     session_id uuid NOT NULL,
+     instance_id uuid NOT NULL,
+     reserved_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+   );
+   CREATE TABLE nodedb.audit_log (
+     seq pg_catalog.int8 PRIMARY KEY,
+     at timestamptz NOT NULL,
+     event text NOT NULL,
+     username text,
+     tenant_id pg_catalog.int8,
+     source text,
+     session_id uuid,
+     detail text,
+     hash bytea NOT NULL
+   );`,
 ];
 
 /** The version that this program reads and writes. */
