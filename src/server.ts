@@ -13,7 +13,7 @@ import { loadMasterSecret } from "./config/master-secret.ts";
 import { parseUpstreamUrl, type UpstreamAddress } from "./config/upstream-url.ts";
 import { type EmbeddedPostgres, openEmbeddedPostgres } from "./embedded/embedded-postgres.ts";
 import { SqlError } from "./errors/sql-error.ts";
-import { bootstrap, repairRole } from "./exec/bootstrap.ts";
+import { type BootstrapResult, bootstrap, repairRole } from "./exec/bootstrap.ts";
 import type { ExecutorDependencies } from "./exec/context.ts";
 import { createDatabasePreparer } from "./exec/databases.ts";
 import { createExecutor } from "./exec/execute.ts";
@@ -175,13 +175,6 @@ async function listenOn(
     minPasswordLength: auth.minPasswordLength,
     scramIterations: auth.scramIterations,
   };
-  const first = await bootstrap(deps, {
-    superuserName: auth.superuserName,
-    superuserPassword: auth.superuserPassword?.reveal(),
-  });
-  if (first.unreconciled.length > 0) {
-    log.warn({ users: first.unreconciled }, "the upstream login may not bring these users' roles up to date");
-  }
   const databaseNames = new DatabaseNames(adminPool, () => databases.forget());
   closeRevokedSessions(catalog, registry, pool);
   const listener = new Listener(
@@ -215,10 +208,27 @@ async function listenOn(
     },
     tls,
   );
-  const port = await listener.listen().catch((error: unknown) => {
+  let port: number;
+  let first: BootstrapResult;
+  try {
+    // The port first: a start that fails must not have made, and lost, a generated password.
+    port = await listener.listen();
+    first = await bootstrap(deps, {
+      superuserName: auth.superuserName,
+      superuserPassword: auth.superuserPassword?.reveal(),
+    });
+    if (first.unreconciled.length > 0) {
+      log.warn(
+        { users: first.unreconciled },
+        "the upstream login may not bring these users' roles up to date",
+      );
+    }
+  } catch (error) {
+    listener.stopAccepting();
     pool.close();
     throw error;
-  });
+  }
+  listener.open();
   const ports = { pgwire: port };
   writeFileSync(join(server.dataDir, portsFile), `${JSON.stringify(ports)}\n`);
   log.debug({ transports: transports.kind }, "listening");

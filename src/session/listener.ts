@@ -42,6 +42,8 @@ export class Listener {
   readonly #pending = new Set<Transport>();
   #tls: ServerTls | undefined;
   #isClosing = false;
+  /** Connections that came before `open`. */
+  #early: Socket[] | undefined = [];
 
   constructor(options: ListenerOptions, tls: ServerTls | undefined) {
     this.#options = options;
@@ -56,7 +58,7 @@ export class Listener {
     this.#tls = tls;
   }
 
-  /** @returns the port @throws the error of listen(2) */
+  /** Takes the port; clients wait, unread, until `open`. @returns the port @throws the error of listen(2) */
   listen(): Promise<number> {
     return new Promise((resolve, reject) => {
       this.#server.once("error", reject);
@@ -72,14 +74,27 @@ export class Listener {
     });
   }
 
+  /** Begins to serve. */
+  open(): void {
+    const early = this.#early ?? [];
+    this.#early = undefined;
+    for (const socket of early) this.#accept(socket);
+  }
+
   /** Stops accepting, and drops the clients that have not logged in. */
   stopAccepting(): void {
     this.#isClosing = true;
     this.#server.close();
+    for (const socket of this.#early ?? []) socket.destroy();
     for (const transport of [...this.#pending]) transport.close();
   }
 
   #accept(socket: Socket): void {
+    if (this.#early !== undefined && !this.#isClosing) {
+      socket.on("error", () => undefined);
+      this.#early.push(socket);
+      return;
+    }
     const { registry, maxConnections, transports } = this.#options;
     if (this.#isClosing || registry.size + this.#pending.size >= maxConnections + spareConnections) {
       socket.destroy();
