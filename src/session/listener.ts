@@ -3,6 +3,7 @@
 import { randomUUID } from "node:crypto";
 import { createServer, type Server, type Socket } from "node:net";
 import type { Identity } from "../auth/identity.ts";
+import { isCurrent } from "../auth/password.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
@@ -152,9 +153,7 @@ export class Listener {
     }
     if (outcome.kind === "refused") {
       log.info({ peer, user: startup.user, reason: outcome.reason }, "login refused");
-      throw new SqlError("invalid_password", `password authentication failed for user "${startup.user}"`, {
-        severity: "FATAL",
-      });
+      throw refusal(startup.user);
     }
     clearTimeout(timer);
     const authenticated = Buffer.concat([outcome.finalMessage, encodeAuthenticationOk()]);
@@ -162,6 +161,11 @@ export class Listener {
     const database = await this.#databaseFor(startup, identity);
     await services.prepareDatabase(database, identity);
     if (transport.isClosed) return;
+    // From here on the registry ends the session when its user goes.
+    if (!isCurrent(services.logins.cache, identity, new Date())) {
+      log.info({ peer, user: startup.user, reason: "changed_meanwhile" }, "login refused");
+      throw refusal(startup.user);
+    }
     const session = new Session(
       { id: randomUUID(), identity, database, minorVersion: Math.min(startup.minor, newestMinorVersion) },
       transport,
@@ -207,4 +211,10 @@ export class Listener {
     }
     transport.end();
   }
+}
+
+function refusal(user: string): SqlError {
+  return new SqlError("invalid_password", `password authentication failed for user "${user}"`, {
+    severity: "FATAL",
+  });
 }
