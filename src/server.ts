@@ -30,7 +30,7 @@ import { UpstreamPool, type UpstreamTarget } from "./upstream/pool.ts";
 import { deriveRoleCredential, deriveSecret } from "./upstream/role-credential.ts";
 import type { UpstreamConnection } from "./upstream/upstream-connection.ts";
 import { UpstreamError } from "./upstream/upstream-error.ts";
-import { chooseTransports } from "./wire/transport.ts";
+import { chooseTransports } from "./wire/choose-transport.ts";
 
 /** The front-end's own login in the embedded PostgreSQL. */
 const embeddedAdminRole = "nodedb_admin_login";
@@ -177,6 +177,7 @@ async function listenOn(
   };
   const databaseNames = new DatabaseNames(adminPool, () => databases.forget());
   closeRevokedSessions(catalog, registry, pool);
+  const cancels = new Set<Promise<void>>();
   const listener = new Listener(
     {
       host: server.host,
@@ -199,7 +200,11 @@ async function listenOn(
           mock: { secret: deriveSecret(masterSecret, "mock verifiers"), iterations: auth.scramIterations },
         },
         columnsOf: resultColumns,
-        cancelUpstream: (connection) => cancelUpstream(upstream.endpoint, connection),
+        cancelUpstream: (connection) => {
+          const cancel = cancelUpstream(upstream.endpoint, connection).finally(() => cancels.delete(cancel));
+          cancels.add(cancel);
+          return cancel;
+        },
         databaseExists: (name) => databaseNames.exists(name),
         recordLogin: (principalId) => catalog.recordLogin(principalId),
       },
@@ -256,6 +261,8 @@ async function listenOn(
       listener.stopAccepting();
       await registry.endAll(shutdown, "after_transaction", server.shutdownTimeoutMs);
       pool.close();
+      // What was cut off upstream must be told before this process is gone.
+      await Promise.all(cancels);
       await catalog.close();
       await adminPool.end();
       await upstream.embedded?.close();
