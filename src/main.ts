@@ -174,7 +174,11 @@ function untilToldToStop(
 
 /** Applies what can change while running, and names what needs a restart. */
 function reread(config: Config, path: string | undefined, server: RunningServer, log: Log): void {
-  const outcome = loadConfig({ ...(path === undefined ? {} : { path }), env: process.env });
+  const outcome = loadConfig({
+    ...(path === undefined ? {} : { path }),
+    env: process.env,
+    isTerminal: process.stderr.isTTY === true,
+  });
   if (!outcome.ok) {
     for (const mistake of outcome.mistakes)
       log.error(`configuration not reloaded: ${formatMistake(mistake)}`);
@@ -223,12 +227,18 @@ function reload(config: Config): number {
 
 /** An error for the person at the terminal. */
 function explain(error: unknown): void {
-  const lines = [`nodedb: ${error instanceof Error ? error.message : String(error)}`];
+  const lines = [`nodedb: ${messageOf(error)}`];
   if (error instanceof SqlError) {
     if (error.detail !== undefined) lines.push(`DETAIL: ${error.detail}`);
     if (error.hint !== undefined) lines.push(`HINT: ${error.hint}`);
   }
   process.stderr.write(`${lines.join("\n")}\n`);
+}
+
+/** A name with several addresses fails once for each, under one error that says nothing itself. */
+function messageOf(error: unknown): string {
+  if (error instanceof AggregateError && error.message === "") return error.errors.map(messageOf).join("; ");
+  return error instanceof Error ? error.message : String(error);
 }
 
 function readVersion(): string {

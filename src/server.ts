@@ -13,7 +13,7 @@ import { loadMasterSecret } from "./config/master-secret.ts";
 import { parseUpstreamUrl, type UpstreamAddress } from "./config/upstream-url.ts";
 import { type EmbeddedPostgres, openEmbeddedPostgres } from "./embedded/embedded-postgres.ts";
 import { SqlError } from "./errors/sql-error.ts";
-import { bootstrap, repairRole } from "./exec/bootstrap.ts";
+import { type BootstrapResult, bootstrap, repairRole } from "./exec/bootstrap.ts";
 import type { ExecutorDependencies } from "./exec/context.ts";
 import { createDatabasePreparer } from "./exec/databases.ts";
 import { createExecutor } from "./exec/execute.ts";
@@ -30,7 +30,7 @@ import { UpstreamPool, type UpstreamTarget } from "./upstream/pool.ts";
 import { deriveRoleCredential, deriveSecret } from "./upstream/role-credential.ts";
 import type { UpstreamConnection } from "./upstream/upstream-connection.ts";
 import { UpstreamError } from "./upstream/upstream-error.ts";
-import { chooseTransports } from "./wire/transport.ts";
+import { chooseTransports } from "./wire/choose-transport.ts";
 
 /** The front-end's own login in the embedded PostgreSQL. */
 const embeddedAdminRole = "nodedb_admin_login";
@@ -175,15 +175,9 @@ async function listenOn(
     minPasswordLength: auth.minPasswordLength,
     scramIterations: auth.scramIterations,
   };
-  const first = await bootstrap(deps, {
-    superuserName: auth.superuserName,
-    superuserPassword: auth.superuserPassword?.reveal(),
-  });
-  if (first.unreconciled.length > 0) {
-    log.warn({ users: first.unreconciled }, "the upstream login may not bring these users' roles up to date");
-  }
   const databaseNames = new DatabaseNames(adminPool, () => databases.forget());
   closeRevokedSessions(catalog, registry, pool);
+  const cancels = new Set<Promise<void>>();
   const listener = new Listener(
     {
       host: server.host,
@@ -206,7 +200,11 @@ async function listenOn(
           mock: { secret: deriveSecret(masterSecret, "mock verifiers"), iterations: auth.scramIterations },
         },
         columnsOf: resultColumns,
-        cancelUpstream: (connection) => cancelUpstream(upstream.endpoint, connection),
+        cancelUpstream: (connection) => {
+          const cancel = cancelUpstream(upstream.endpoint, connection).finally(() => cancels.delete(cancel));
+          cancels.add(cancel);
+          return cancel;
+        },
         databaseExists: (name) => databaseNames.exists(name),
         recordLogin: (principalId) => catalog.recordLogin(principalId),
       },
@@ -215,10 +213,27 @@ async function listenOn(
     },
     tls,
   );
-  const port = await listener.listen().catch((error: unknown) => {
+  let port: number;
+  let first: BootstrapResult;
+  try {
+    // The port first: a start that fails must not have made, and lost, a generated password.
+    port = await listener.listen();
+    first = await bootstrap(deps, {
+      superuserName: auth.superuserName,
+      superuserPassword: auth.superuserPassword?.reveal(),
+    });
+    if (first.unreconciled.length > 0) {
+      log.warn(
+        { users: first.unreconciled },
+        "the upstream login may not bring these users' roles up to date",
+      );
+    }
+  } catch (error) {
+    listener.stopAccepting();
     pool.close();
     throw error;
-  });
+  }
+  listener.open();
   const ports = { pgwire: port };
   writeFileSync(join(server.dataDir, portsFile), `${JSON.stringify(ports)}\n`);
   log.debug({ transports: transports.kind }, "listening");
@@ -246,6 +261,8 @@ async function listenOn(
       listener.stopAccepting();
       await registry.endAll(shutdown, "after_transaction", server.shutdownTimeoutMs);
       pool.close();
+      // What was cut off upstream must be told before this process is gone.
+      await Promise.all(cancels);
       await catalog.close();
       await adminPool.end();
       await upstream.embedded?.close();

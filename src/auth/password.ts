@@ -51,6 +51,15 @@ export function loginRefusal(record: PrincipalRecord, now: Date): "login_disable
   return undefined;
 }
 
+/**
+ * Whether an identity still stands for the same user: what a login awaits after its exchange takes time, in which the
+ * user may have been dropped and another one have got its name, and with it its PostgreSQL role.
+ */
+export function isCurrent(cache: Pick<PrincipalCache, "findByName">, identity: Identity, now: Date): boolean {
+  const record = cache.findByName(identity.role);
+  return record?.id === identity.principal.id && loginRefusal(record, now) === undefined;
+}
+
 /** The identity of a user whose credential has been verified. */
 export function identityOf(record: PrincipalRecord, method: AuthMethod): Identity {
   return {

@@ -18,6 +18,35 @@ const fixedSettings = [
 /** For a connection, and for one of the pool to become free. */
 const connectTimeoutMs = 15_000;
 
+/**
+ * Gives its password to nobody: node-postgres would send it in clear text, or as an MD5 hash that is as good, to whoever
+ * asks at the upstream's address. SCRAM proves that one knows it, and makes the server prove so as well.
+ */
+class ScramOnlyClient extends Client {
+  // What node-postgres calls on such a request.
+  _handleAuthCleartextPassword(): void {
+    this.#refuse();
+  }
+
+  _handleAuthMD5Password(): void {
+    this.#refuse();
+  }
+
+  #refuse(): void {
+    const { connection } = this;
+    const error = new SqlError(
+      "connection_failure",
+      "the upstream asks for a password without SCRAM-SHA-256",
+      {
+        detail: "It was not sent.",
+        hint: "Give the administrative role a password with password_encryption = 'scram-sha-256', and let pg_hba.conf ask for scram-sha-256.",
+      },
+    );
+    connection.emit("error", error);
+    connection.stream.destroy();
+  }
+}
+
 /** Adds the fixed settings to a connection's configuration. */
 export function adminConnectionConfig(connection: ClientConfig): ClientConfig {
   return {
@@ -33,6 +62,7 @@ export function adminConnectionConfig(connection: ClientConfig): ClientConfig {
 export function createAdminPool(connection: ClientConfig, maxConnections: number): Pool {
   const pool = new Pool({
     ...adminConnectionConfig(connection),
+    Client: ScramOnlyClient,
     max: maxConnections,
     idleTimeoutMillis: 60_000,
   });
@@ -46,7 +76,7 @@ export async function connectAdmin(connection: ClientConfig, database: string): 
   const { connectionString, ...rest } = connection;
   const base: ClientConfig =
     connectionString === undefined ? rest : { ...rest, ...fromUrl(connectionString) };
-  const client = new Client(adminConnectionConfig({ ...base, database }));
+  const client = new ScramOnlyClient(adminConnectionConfig({ ...base, database }));
   client.on("error", () => undefined);
   await client.connect();
   return client;

@@ -219,6 +219,8 @@ const defaultSettings: Readonly<Record<string, string>> = {
   log_statement: "none",
   log_min_error_statement: "panic",
   log_parameter_max_length_on_error: "0",
+  // The context of an error quotes the statements of functions and DO blocks.
+  log_error_verbosity: "terse",
 };
 
 async function waitUntilReady(

@@ -148,7 +148,7 @@ export class ExtendedQuery {
         throw new SqlError("object_not_in_prerequisite_state", `portal "${execute.portal}" cannot be run`);
       }
       if (portal.progress === undefined) {
-        const result = await this.#runner.run(portal.statement, this.#relay.status);
+        const result = await this.#runner.run(portal.statement, this.#relay.ledger.status);
         // It was about one of our users when it was prepared; now only PostgreSQL knows the name.
         if (result === "forward") throw new SqlError("undefined_object", "user does not exist");
         messages.push(...encodeNotices(result));
@@ -164,7 +164,7 @@ export class ExtendedQuery {
 
   // The upstream discards everything up to Sync after an error, and so do we.
   #isSkipping(): boolean {
-    return this.#relay.isStopped || this.#relay.hasErrorSinceReady;
+    return this.#relay.isStopped || this.#relay.ledger.hasErrorSinceReady;
   }
 
   /** Asks the upstream, which owns the names, whether the stand-in's portal is still there; its error is the client's. */

@@ -5,7 +5,8 @@ import type { Statement } from "../ddl/statement.ts";
 import type { Column } from "../exec/result.ts";
 import { type Verdict, verdicts } from "../wire/framer.ts";
 import { ExtendedQuery } from "./extended-query.ts";
-import type { Interceptor, Relay } from "./relay.ts";
+import type { Relay } from "./relay.ts";
+import type { Interceptor } from "./relay-contracts.ts";
 import { runSimpleQuery } from "./simple-query.ts";
 import type { StatementRunner } from "./statement-runner.ts";
 

@@ -3,6 +3,7 @@
 import { randomUUID } from "node:crypto";
 import { createServer, type Server, type Socket } from "node:net";
 import type { Identity } from "../auth/identity.ts";
+import { isCurrent } from "../auth/password.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
@@ -42,6 +43,8 @@ export class Listener {
   readonly #pending = new Set<Transport>();
   #tls: ServerTls | undefined;
   #isClosing = false;
+  /** Connections that came before `open`. */
+  #early: Socket[] | undefined = [];
 
   constructor(options: ListenerOptions, tls: ServerTls | undefined) {
     this.#options = options;
@@ -56,7 +59,7 @@ export class Listener {
     this.#tls = tls;
   }
 
-  /** @returns the port @throws the error of listen(2) */
+  /** Takes the port; clients wait, unread, until `open`. @returns the port @throws the error of listen(2) */
   listen(): Promise<number> {
     return new Promise((resolve, reject) => {
       this.#server.once("error", reject);
@@ -72,14 +75,27 @@ export class Listener {
     });
   }
 
+  /** Begins to serve. */
+  open(): void {
+    const early = this.#early ?? [];
+    this.#early = undefined;
+    for (const socket of early) this.#accept(socket);
+  }
+
   /** Stops accepting, and drops the clients that have not logged in. */
   stopAccepting(): void {
     this.#isClosing = true;
     this.#server.close();
+    for (const socket of this.#early ?? []) socket.destroy();
     for (const transport of [...this.#pending]) transport.close();
   }
 
   #accept(socket: Socket): void {
+    if (this.#early !== undefined && !this.#isClosing) {
+      socket.on("error", () => undefined);
+      this.#early.push(socket);
+      return;
+    }
     const { registry, maxConnections, transports } = this.#options;
     if (this.#isClosing || registry.size + this.#pending.size >= maxConnections + spareConnections) {
       socket.destroy();
@@ -137,9 +153,7 @@ export class Listener {
     }
     if (outcome.kind === "refused") {
       log.info({ peer, user: startup.user, reason: outcome.reason }, "login refused");
-      throw new SqlError("invalid_password", `password authentication failed for user "${startup.user}"`, {
-        severity: "FATAL",
-      });
+      throw refusal(startup.user);
     }
     clearTimeout(timer);
     const authenticated = Buffer.concat([outcome.finalMessage, encodeAuthenticationOk()]);
@@ -147,6 +161,11 @@ export class Listener {
     const database = await this.#databaseFor(startup, identity);
     await services.prepareDatabase(database, identity);
     if (transport.isClosed) return;
+    // From here on the registry ends the session when its user goes.
+    if (!isCurrent(services.logins.cache, identity, new Date())) {
+      log.info({ peer, user: startup.user, reason: "changed_meanwhile" }, "login refused");
+      throw refusal(startup.user);
+    }
     const session = new Session(
       { id: randomUUID(), identity, database, minorVersion: Math.min(startup.minor, newestMinorVersion) },
       transport,
@@ -192,4 +211,10 @@ export class Listener {
     }
     transport.end();
   }
+}
+
+function refusal(user: string): SqlError {
+  return new SqlError("invalid_password", `password authentication failed for user "${user}"`, {
+    severity: "FATAL",
+  });
 }

@@ -6,10 +6,18 @@
 
 import { SqlError } from "../errors/sql-error.ts";
 import { noteParameterStatus, type UpstreamConnection } from "../upstream/upstream-connection.ts";
-import type { TransactionStatus } from "../wire/backend-message.ts";
-import { actionTable, type FramerVisitor, MessageFramer, type Verdict, verdicts } from "../wire/framer.ts";
+import { type FramerVisitor, MessageFramer, type Verdict, verdicts } from "../wire/framer.ts";
 import { maxMessageBytes } from "../wire/limits.ts";
 import type { Transport, TransportHandler } from "../wire/transport.ts";
+import {
+  clientTable,
+  clientTableInCopy,
+  clientTableWithOwn,
+  upstreamTable,
+  upstreamTableInExchange,
+} from "./message-tables.ts";
+import type { Interceptor, RelayListener, ReplyDecision } from "./relay-contracts.ts";
+import { ReplyLedger } from "./reply-ledger.ts";
 
 /** Largest Query or Parse that is searched for statements of ours; larger ones are PostgreSQL's, in bytes. */
 export const maxInspectedBytes = 16 * 1024 * 1024;
@@ -19,19 +27,7 @@ const maxKeptBytes = 64 * 1024;
 
 const limits = { maxMessageBytes, maxInspectedBytes };
 
-const letter = {
-  query: 0x51, // Q
-  parse: 0x50, // P
-  bind: 0x42, // B
-  describe: 0x44, // D
-  execute: 0x45, // E
-  close: 0x43, // C
-  sync: 0x53, // S
-  functionCall: 0x46, // F
-  terminate: 0x58, // X
-  copyDone: 0x63, // c
-  copyFail: 0x66, // f
-} as const;
+const terminate = 0x58; // X
 
 const reply = {
   readyForQuery: 0x5a, // Z
@@ -44,48 +40,6 @@ const reply = {
 /** The severity field of an ErrorResponse that ends the session, never translated (PostgreSQL manual 54.8). */
 const fatalSeverity = Buffer.from("\0VFATAL\0", "latin1");
 
-/** Replies that each answer exactly one extended-protocol message; T and n answer Describe. */
-const countedReplies = replyTable("123CIsTn");
-
-function replyTable(letters: string): Uint8Array {
-  const table = new Uint8Array(256);
-  for (const character of letters) table[character.charCodeAt(0)] = 1;
-  return table;
-}
-
-const clientTable = actionTable({ pass: "dH", observe: "BDECSFcf", inspect: "QPX" });
-/** While statements of ours are prepared, the messages that may name one are looked at. */
-const clientTableWithOwn = actionTable({ pass: "dH", observe: "DSFcf", inspect: "QPXBEC" });
-/** While a COPY that is part of a multi-statement string waits for the client's data. */
-const clientTableInCopy = actionTable({ pass: "dHS", inspect: "cfX" });
-const upstreamTable = actionTable({ pass: "dcDAtVvNH", observe: "123CIsTn", inspect: "ZSEGW" });
-/** While the front-end itself talks to the upstream, every reply is decided on singly. */
-const upstreamTableInExchange = actionTable({ pass: "dcDAVvNH", inspect: "123CIsTntZSEGW" });
-
-/** Takes what concerns statements of ours out of the client's stream. */
-export interface Interceptor {
-  /** Decides on a whole Query, Parse, and while `hasOwn` also Bind, Execute, Close. */
-  inspect(type: number, buffer: Buffer, start: number, end: number): Verdict;
-  /** Handles a message that was taken; the client's stream is paused until the promise settles. */
-  handle(type: number, message: Buffer): Promise<void>;
-  /** A transaction has ended: portals are gone. */
-  onTransactionEnd(): void;
-}
-
-export interface RelayListener {
-  /** The client said Terminate, closed or broke. */
-  onClientGone(): void;
-  /** The upstream closed or broke; what it said last has been forwarded. */
-  onUpstreamGone(): void;
-  /** The client broke the protocol, or a bug broke the session. */
-  onFailure(error: unknown): void;
-  /** Nothing is outstanding; called only after `watchReady`. */
-  onReady(): void;
-}
-
-/** What becomes of one reply to a message of the front-end's own; `finish` keeps it from the client and ends the exchange. */
-export type ReplyDecision = "forward" | "drop" | "finish" | "forward-and-finish";
-
 /** A conversation of the front-end's own with the upstream, while the client waits. */
 interface Exchange {
   onReply(type: string, body: Buffer): ReplyDecision;
@@ -95,12 +49,7 @@ interface Exchange {
 export class Relay {
   readonly client: Transport;
   readonly connection: UpstreamConnection;
-  /** As of the last ReadyForQuery. */
-  status: TransactionStatus = "I";
-  /** ReadyForQuery messages seen: a session is idle as long as it does not move. */
-  readyCount = 0;
-  /** True once the upstream has reported an error since the last ReadyForQuery: it ignores messages up to Sync. */
-  hasErrorSinceReady = false;
+  readonly ledger = new ReplyLedger();
   /** True once the client has been told by the upstream itself why the session ends. */
   hasSeenFatal = false;
   readonly #upstream: Transport;
@@ -109,12 +58,6 @@ export class Relay {
   readonly #fromClient: MessageFramer;
   readonly #fromUpstream: MessageFramer;
   #clientTable = clientTable;
-  #readyOwed = 0;
-  #repliesOwed = 0;
-  #repliesSeen = 0;
-  #syncsSinceExecute = 0;
-  #isCopyingIn = false;
-  #isCopyDone = false;
   #isClientBlocked = false;
   #isUpstreamBlocked = false;
   #isHandling = false;
@@ -160,16 +103,14 @@ export class Relay {
 
   /** True when no statement is running or on its way, in either direction. */
   get isSettled(): boolean {
-    return (
-      this.#readyOwed === 0 && this.#repliesOwed === 0 && !this.#isHandling && this.#exchange === undefined
-    );
+    return this.ledger.isEven && !this.#isHandling && this.#exchange === undefined;
   }
 
   /** True when the upstream connection is as fresh as a reset can make it: settled, outside a transaction, no bytes missing. */
   get isReusable(): boolean {
     return (
       this.isSettled &&
-      this.status === "I" &&
+      this.ledger.status === "I" &&
       !this.#isClientBlocked &&
       this.#fromClient.isAtBoundary &&
       this.#fromUpstream.isAtBoundary
@@ -203,7 +144,7 @@ export class Relay {
 
   /** Sends an extended-protocol message upstream that the client is owed the reply to. */
   sendExtended(message: Buffer): void {
-    this.#repliesOwed += 1;
+    this.ledger.noteOwnExtended();
     this.#writeUpstream(message);
   }
 
@@ -212,8 +153,8 @@ export class Relay {
    * last Sync, which it is asked to flush.
    */
   async settle(flush: Buffer): Promise<void> {
-    if (this.#isStopped || this.#hasAllReplies()) return;
-    if (this.#repliesOwed > 0) this.#writeUpstream(flush);
+    if (this.#isStopped || this.ledger.isAnswered) return;
+    if (this.ledger.hasUnsynced) this.#writeUpstream(flush);
     await new Promise<void>((resolve) => {
       this.#settledWaiter = resolve;
     });
@@ -242,7 +183,7 @@ export class Relay {
         queueMicrotask(resolve);
       };
       this.#exchange = { onReply, finish };
-      if (isQuery) this.#readyOwed += 1;
+      if (isQuery) this.ledger.noteOwnQuery();
       this.#writeUpstream(message);
     });
   }
@@ -251,50 +192,20 @@ export class Relay {
 
   /** @internal for ClientSide */
   inspectClient(type: number, buffer: Buffer, start: number, end: number): Verdict {
-    if (type === letter.terminate) return verdicts.take;
+    if (type === terminate) return verdicts.take;
     if (this.#exchange !== undefined) return verdicts.take; // CopyDone or CopyFail within an exchange
     // In place of a copy's data no statement is run; the upstream says so, and waiting for it to settle would last forever.
-    if (this.#isCopyingIn) {
-      this.observeClient(type);
+    if (this.ledger.isCopyingIn) {
+      this.ledger.noteSent(type);
       return verdicts.pass;
     }
     const verdict = this.#interceptor.inspect(type, buffer, start, end);
-    if (verdict === verdicts.pass) this.observeClient(type);
+    if (verdict === verdicts.pass) this.ledger.noteSent(type);
     return verdict;
   }
 
-  observeClient(type: number): void {
-    switch (type) {
-      case letter.query:
-      case letter.functionCall:
-        this.#readyOwed += 1;
-        this.#repliesOwed = 0;
-        this.#syncsSinceExecute = 0;
-        this.#isCopyDone = false;
-        return;
-      case letter.sync:
-        this.#readyOwed += 1;
-        this.#repliesOwed = 0;
-        if (!this.#isCopyDone) this.#syncsSinceExecute += 1;
-        return;
-      case letter.execute:
-        this.#repliesOwed += 1;
-        this.#syncsSinceExecute = 0;
-        this.#isCopyDone = false;
-        return;
-      case letter.parse:
-      case letter.bind:
-      case letter.describe:
-      case letter.close:
-        this.#repliesOwed += 1;
-        return;
-      default:
-        this.#noteCopyDone();
-    }
-  }
-
   takeFromClient(type: number, buffer: Buffer, start: number, end: number): void {
-    if (type === letter.terminate) {
+    if (type === terminate) {
       this.stop();
       this.#listener.onClientGone();
       return;
@@ -349,18 +260,6 @@ export class Relay {
     }
   }
 
-  // The server ignores Sync while it copies in, so those that came before CopyDone bring no ReadyForQuery.
-  #noteCopyDone(): void {
-    this.#isCopyDone = true;
-    if (this.#isCopyingIn) this.#forgetIgnoredSyncs();
-  }
-
-  #forgetIgnoredSyncs(): void {
-    this.#readyOwed -= this.#syncsSinceExecute;
-    this.#syncsSinceExecute = 0;
-    this.#isCopyingIn = false;
-  }
-
   // ---- the upstream's stream
 
   inspectUpstream(type: number, buffer: Buffer, start: number, end: number): Verdict {
@@ -375,11 +274,9 @@ export class Relay {
     return decision === "forward-and-finish" ? verdicts.pass : verdicts.take;
   }
 
-  observeUpstream(type: number): void {
-    if (countedReplies[type] === 1) {
-      this.#repliesSeen += 1;
-      if (this.#settledWaiter !== undefined) this.#checkSettled();
-    }
+  observeUpstream(): void {
+    this.ledger.noteReply();
+    if (this.#settledWaiter !== undefined) this.#checkSettled();
   }
 
   forwardFromUpstream(buffer: Buffer, start: number, end: number): void {
@@ -395,10 +292,8 @@ export class Relay {
         noteParameterStatus(this.connection, buffer.subarray(start + 5, end));
         return;
       case reply.errorResponse:
-        this.hasErrorSinceReady = true;
+        this.ledger.noteError();
         if (buffer.subarray(start, end).includes(fatalSeverity)) this.hasSeenFatal = true;
-        // The Syncs that a copy had ignored when it failed bring no ReadyForQuery either.
-        if (this.#isCopyingIn) this.#forgetIgnoredSyncs();
         if (this.#settledWaiter !== undefined) this.#checkSettled();
         return;
       case reply.copyInResponse:
@@ -417,22 +312,16 @@ export class Relay {
       if (!this.#hasClientSentEnough() && !this.#isClientBlocked && !this.#isStopped) this.client.start();
       return;
     }
-    if (this.#isHandling && !this.#isCopyDone) {
+    if (this.#isHandling && !this.ledger.isCopyDone) {
       // What was taken from the stream stands where the data belong: neither side would ever go on.
       this.violate("unexpected message during COPY from stdin");
       return;
     }
-    this.#isCopyingIn = true;
-    if (this.#isCopyDone) this.#forgetIgnoredSyncs();
+    this.ledger.noteCopyIn();
   }
 
   #noteReady(status: number): void {
-    this.status = status === 0x49 ? "I" : status === 0x54 ? "T" : "E";
-    this.readyCount += 1;
-    if (this.#readyOwed > 0) this.#readyOwed -= 1;
-    this.#repliesSeen = 0;
-    this.hasErrorSinceReady = false;
-    this.#isCopyingIn = false;
+    this.ledger.noteReady(status === 0x49 ? "I" : status === 0x54 ? "T" : "E");
     if (status === 0x49) this.#interceptor.onTransactionEnd();
     if (this.#settledWaiter !== undefined) this.#checkSettled();
     if (this.#isReadyWatched) queueMicrotask(() => this.#tellReady());
@@ -442,13 +331,9 @@ export class Relay {
     if (this.#isReadyWatched && !this.#isStopped && this.isSettled) this.#listener.onReady();
   }
 
-  #hasAllReplies(): boolean {
-    return this.#readyOwed === 0 && (this.hasErrorSinceReady || this.#repliesSeen >= this.#repliesOwed);
-  }
-
   // Resolved in a microtask: by then the bytes that are being scanned have been forwarded.
   #checkSettled(): void {
-    if (this.#exchange !== undefined || !this.#hasAllReplies()) return;
+    if (this.#exchange !== undefined || !this.ledger.isAnswered) return;
     const waiter = this.#settledWaiter;
     this.#settledWaiter = undefined;
     if (waiter !== undefined) queueMicrotask(waiter);
@@ -506,7 +391,7 @@ class ClientSide implements FramerVisitor {
   }
 
   onObserve(type: number): void {
-    this.#relay.observeClient(type);
+    this.#relay.ledger.noteSent(type);
   }
 
   onInspect(type: number, buffer: Buffer, start: number, end: number): Verdict {
@@ -537,8 +422,8 @@ class UpstreamSide implements FramerVisitor {
     this.#relay = relay;
   }
 
-  onObserve(type: number): void {
-    this.#relay.observeUpstream(type);
+  onObserve(): void {
+    this.#relay.observeUpstream();
   }
 
   onInspect(type: number, buffer: Buffer, start: number, end: number): Verdict {

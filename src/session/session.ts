@@ -15,7 +15,8 @@ import {
 import type { Transport } from "../wire/transport.ts";
 import { cancelKeyBytes } from "./cancel-registry.ts";
 import { StatementInterceptor } from "./interceptor.ts";
-import { type Interceptor, Relay } from "./relay.ts";
+import { Relay } from "./relay.ts";
+import type { Interceptor } from "./relay-contracts.ts";
 import type { SessionServices } from "./services.ts";
 import { StatementRunner } from "./statement-runner.ts";
 
@@ -61,7 +62,7 @@ export class Session {
 
   /** Moves with every ReadyForQuery; a session whose number stands still is idle or running one statement. */
   get activity(): number {
-    return this.#relay?.readyCount ?? 0;
+    return this.#relay?.ledger.readyCount ?? 0;
   }
 
   /** True when no statement is running. */
@@ -91,9 +92,10 @@ export class Session {
       return;
     }
     this.#ticket = undefined;
-    // The client went away, or was sent away, while the connection was on its way.
-    if (this.#isClosed) {
+    // The client went away, or was sent away, while the connection was on its way; what it sent ahead is not run.
+    if (this.#isClosed || this.#ending !== undefined) {
       lease.release();
+      if (this.#ending !== undefined) this.fail(this.#ending.error);
       return;
     }
     this.#lease = lease;
@@ -108,7 +110,6 @@ export class Session {
     const early = takeEarly();
     relay.writeToClient(Buffer.concat(messages));
     relay.start(early);
-    if (this.#ending !== undefined) this.end(this.#ending.error, this.#ending.mode);
   }
 
   /** Passes a CancelRequest on to the statement that runs; one that waits in the queue leaves it. */
@@ -153,7 +154,7 @@ export class Session {
   }
 
   #mayEndNow(relay: Relay, mode: EndingMode): boolean {
-    return relay.isSettled && (mode === "after_statement" || relay.status === "I");
+    return relay.isSettled && (mode === "after_statement" || relay.ledger.status === "I");
   }
 
   #openRelay(lease: Lease): Relay {

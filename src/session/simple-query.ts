@@ -47,7 +47,7 @@ export async function runSimpleQuery(relay: Relay, runner: StatementRunner, text
         : await runPiece(relay, runner, text, piece);
     if (!isDone) break;
   }
-  if (!relay.isStopped) relay.writeToClient(encodeReadyForQuery(relay.status));
+  if (!relay.isStopped) relay.writeToClient(encodeReadyForQuery(relay.ledger.status));
 }
 
 async function runPiece(relay: Relay, runner: StatementRunner, text: Buffer, piece: Piece): Promise<boolean> {
@@ -55,7 +55,7 @@ async function runPiece(relay: Relay, runner: StatementRunner, text: Buffer, pie
   try {
     const statement = runner.parse(text.subarray(piece.start, piece.end), false);
     if (statement === "forward") return await forwardPiece(relay, text, piece);
-    const result = await runner.run(statement, relay.status);
+    const result = await runner.run(statement, relay.ledger.status);
     if (result === "forward") return await forwardPiece(relay, text, piece);
     if (relay.isStopped) return false;
     const messages = encodeNotices(result);
@@ -75,7 +75,7 @@ async function runPiece(relay: Relay, runner: StatementRunner, text: Buffer, pie
 
 /** As PostgreSQL does, an error inside a transaction block fails the block. */
 async function failTransaction(relay: Relay): Promise<void> {
-  if (relay.status !== "T") return;
+  if (relay.ledger.status !== "T") return;
   const message = Buffer.concat([encodeDescribe("portal", missingPortal), encodeSync()]);
   await relay.converse(message, true, (type) => (type === "Z" ? "finish" : "drop"));
 }

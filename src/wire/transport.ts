@@ -1,11 +1,12 @@
 /**
  * A byte transport over one socket, built so that a relayed chunk is neither copied nor wrapped in
- * stream events. It is the only file that knows Node's sockets from the inside; `openTransport` falls
- * back to the public API where the inside does not pass `probeRawTransport`, and for TLS.
+ * stream events. It is the only file that knows Node's sockets from the inside; a `TransportFactory` falls
+ * back to the public API where the inside does not stand the test of `chooseTransports`, and for TLS.
  */
 
-import { createServer, connect as netConnect, type Server, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
+import { bufferBytes, ReadBuffers } from "./read-buffers.ts";
 
 /** Who receives a transport's events; exactly one at a time. */
 export interface TransportHandler {
@@ -41,42 +42,8 @@ export interface Transport {
   detach(): Socket;
 }
 
-/**
- * Sizes of read buffers, in bytes. A socket keeps one of the first size until a read fills it, one of the
- * second from then on, and borrows one of the third while reads fill that too: an idle session that has
- * only logged in costs 1 KiB a side, bulk transfer has 64 KiB, and nobody pays for both.
- */
-const bufferBytes = { first: 1024, usual: 8 * 1024, bulk: 64 * 1024 } as const;
-const slabBytes = 256 * 1024;
-/** Bulk buffers kept for the next transfer. */
-const maxSpareBulkBuffers = 16;
 /** How long `end` waits for the peer to close its side. */
 const lingerMs = 1_000;
-
-/** Read buffers, cut from slabs and reused. */
-export class ReadBuffers {
-  readonly #first: Buffer[] = [];
-  readonly #usual: Buffer[] = [];
-  readonly #bulk: Buffer[] = [];
-
-  take(bytes: number): Buffer {
-    if (bytes === bufferBytes.bulk) return this.#bulk.pop() ?? Buffer.allocUnsafeSlow(bytes);
-    const spare = bytes === bufferBytes.first ? this.#first : this.#usual;
-    if (spare.length === 0) {
-      // allocUnsafeSlow: a slab that shares no memory with Node's own pool of small Buffers.
-      const slab = Buffer.allocUnsafeSlow(slabBytes);
-      for (let offset = 0; offset < slabBytes; offset += bytes)
-        spare.push(slab.subarray(offset, offset + bytes));
-    }
-    return spare.pop() ?? Buffer.allocUnsafeSlow(bytes);
-  }
-
-  give(buffer: Buffer): void {
-    if (buffer.length === bufferBytes.first) this.#first.push(buffer);
-    else if (buffer.length === bufferBytes.usual) this.#usual.push(buffer);
-    else if (this.#bulk.length < maxSpareBulkBuffers) this.#bulk.push(buffer);
-  }
-}
 
 const ignore: TransportHandler = { onData() {}, onDrain() {}, onEnd() {} };
 
@@ -119,7 +86,8 @@ function isStreamBinding(value: unknown): value is StreamBinding {
   );
 }
 
-function findStreamBinding(): StreamBinding | undefined {
+/** @returns undefined where this Node does not lend its internals out */
+export function findStreamBinding(): StreamBinding | undefined {
   const { binding } = process as unknown as { binding?: (name: string) => unknown };
   if (typeof binding !== "function") return undefined;
   try {
@@ -408,91 +376,4 @@ export class TransportFactory {
     }
     return new StreamTransport(socket);
   }
-}
-
-/**
- * Chooses the transport by moving bytes over a loopback connection: small writes, a write larger than
- * the kernel's buffers, a change of read buffer, and the peer's close must all be seen as expected.
- *
- * @returns a factory of raw transports, or of public ones where the raw ones do not behave
- */
-export async function chooseTransports(preferred: "raw" | "public" = "raw"): Promise<TransportFactory> {
-  const binding = preferred === "raw" ? findStreamBinding() : undefined;
-  if (binding === undefined) return new TransportFactory(undefined);
-  const raw = new TransportFactory(binding);
-  return (await probeTransport(raw)) ? raw : new TransportFactory(undefined);
-}
-
-const probeBytes = 4 * 1024 * 1024;
-const probeTimeoutMs = 2_000;
-
-async function probeTransport(factory: TransportFactory): Promise<boolean> {
-  const server = createServer({ pauseOnConnect: true });
-  const client = await connectTo(server);
-  if (client === undefined) return false;
-  const { near, far } = client;
-  try {
-    return await new Promise<boolean>((resolve) => {
-      const timer = setTimeout(() => resolve(false), probeTimeoutMs);
-      const settle = (result: boolean) => {
-        clearTimeout(timer);
-        resolve(result);
-      };
-      const writer = factory.open(near);
-      const reader = factory.open(far);
-      let received = 0;
-      let isIntact = true;
-      reader.handler = {
-        onData(buffer, start, end) {
-          for (let index = start; index < end; index += 1009) {
-            if (buffer[index] !== ((received + index - start) & 0xff)) isIntact = false;
-          }
-          received += end - start;
-        },
-        onDrain() {},
-        onEnd: () => settle(isIntact && received === probeBytes + 256),
-      };
-      writer.handler = {
-        onData() {},
-        onDrain: () => writer.end(),
-        onEnd: () => settle(false),
-      };
-      const bytes = Buffer.alloc(probeBytes);
-      for (let index = 0; index < probeBytes; index += 1) bytes[index] = index & 0xff;
-      const smallTaken = writer.write(bytes.subarray(0, 256));
-      const largeTaken = writer.write(bytes);
-      if (!smallTaken || largeTaken) return settle(false);
-      reader.start();
-      writer.start();
-    });
-  } finally {
-    near.destroy();
-    far.destroy();
-    server.close();
-  }
-}
-
-async function connectTo(server: Server): Promise<{ near: Socket; far: Socket } | undefined> {
-  return new Promise((resolve) => {
-    server.once("error", () => resolve(undefined));
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      if (address === null || typeof address === "string") return resolve(undefined);
-      const near = netConnect({ port: address.port, host: "127.0.0.1" });
-      near.once("error", () => resolve(undefined));
-      let far: Socket | undefined;
-      let isConnected = false;
-      const settle = () => {
-        if (far !== undefined && isConnected) resolve({ near, far });
-      };
-      server.once("connection", (socket) => {
-        far = socket;
-        settle();
-      });
-      near.once("connect", () => {
-        isConnected = true;
-        settle();
-      });
-    });
-  });
 }

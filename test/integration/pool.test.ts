@@ -160,6 +160,35 @@ describe("two sessions after another", () => {
     await stage.asAdmin("DROP USER twice");
   });
 
+  test("a login that was under way while its user was dropped does not become the new user of that name", async () => {
+    await stage.past("CREATE DATABASE entered_slowly");
+    await stage.asAdmin(`CREATE USER mallory PASSWORD '${passwordOf("mallory")}'`);
+    // The front-end enters a database by itself before the first session does: hold it up there.
+    let open = () => {};
+    const gate = new Promise<undefined>((resolve) => {
+      open = () => resolve(undefined);
+    });
+    const isHeld = new Promise<void>((resolve) => {
+      stage.relay.judge = (_direction, _chunk, link) => {
+        if (!link.opening.includes("entered_slowly")) return undefined;
+        resolve();
+        return gate;
+      };
+    });
+    const login = stateOf(
+      openRawSession(stage.login("mallory", { database: "entered_slowly" })).then((session) =>
+        session.socket.destroy(),
+      ),
+    );
+    await isHeld;
+    await stage.asAdmin("DROP USER mallory");
+    await stage.asAdmin("CREATE USER mallory PASSWORD 'of another person'");
+    open();
+    expect(await login).toBe("28P01");
+    stage.relay.judge = undefined;
+    await stage.asAdmin("DROP USER mallory");
+  });
+
   test("an idle connection that PostgreSQL closes is not given out", async () => {
     await emptyPool();
     const first = await stage.connect("alice");

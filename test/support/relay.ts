@@ -13,8 +13,12 @@ export interface Link {
   cut(): void;
 }
 
-/** Looks at a chunk before it goes on. @returns how many of its bytes still pass before the link is cut; undefined: all, and no cut */
-export type Judge = (direction: Direction, chunk: Buffer, link: Link) => number | undefined;
+/** Looks at a chunk before it goes on. @returns how many of its bytes still pass before the link is cut; undefined: all, and no cut; a promise: when it settles */
+export type Judge = (
+  direction: Direction,
+  chunk: Buffer,
+  link: Link,
+) => number | undefined | Promise<undefined>;
 
 export interface TcpRelay {
   readonly port: number;
@@ -138,7 +142,7 @@ class TcpLink implements Link {
     if (this.#isCut) return;
     if (direction === "to_server" && this.opening.length < openingLength)
       this.opening += chunk.toString("latin1");
-    const limit = this.#relay.judge?.(direction, chunk, this);
+    const limit = await this.#relay.judge?.(direction, chunk, this);
     const end = Math.min(limit ?? chunk.length, chunk.length);
     const step = this.#relay.fragmentBytes ?? chunk.length;
     for (let position = 0; position < end; position += step) {

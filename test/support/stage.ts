@@ -38,7 +38,7 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
   const relay = await startRelay(postgres.port);
   const url = new URL(postgres.url);
   url.port = String(relay.port);
-  const throughSocket = `postgresql://postgres@/postgres?host=${encodeURIComponent(postgres.socketDir)}&port=${postgres.port}`;
+  const throughSocket = `postgresql://postgres@localhost/postgres?host=${encodeURIComponent(postgres.socketDir)}&port=${postgres.port}`;
   let frontEnd: FrontEnd;
   try {
     frontEnd = await startFrontEnd({

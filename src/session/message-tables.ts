@@ -1,0 +1,13 @@
+/** Which messages of a session are passed, noted or looked at, in each direction and state (PostgreSQL manual 54.7). */
+
+import { actionTable } from "../wire/framer.ts";
+import { countedReplies } from "./reply-ledger.ts";
+
+export const clientTable = actionTable({ pass: "dH", observe: "BDECSFcf", inspect: "QPX" });
+/** While statements of ours are prepared, the messages that may name one are looked at. */
+export const clientTableWithOwn = actionTable({ pass: "dH", observe: "DSFcf", inspect: "QPXBEC" });
+/** While a COPY that is part of a multi-statement string waits for the client's data. */
+export const clientTableInCopy = actionTable({ pass: "dHS", inspect: "cfX" });
+export const upstreamTable = actionTable({ pass: "dcDAtVvNH", observe: countedReplies, inspect: "ZSEGW" });
+/** While the front-end itself talks to the upstream, every reply is decided on singly. */
+export const upstreamTableInExchange = actionTable({ pass: "dcDAVvNH", inspect: "123CIsTntZSEGW" });

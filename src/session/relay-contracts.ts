@@ -1,0 +1,27 @@
+/** What a relay asks of those around it. */
+
+import type { Verdict } from "../wire/framer.ts";
+
+/** Takes what concerns statements of ours out of the client's stream. */
+export interface Interceptor {
+  /** Decides on a whole Query, Parse, and while `hasOwn` also Bind, Execute, Close. */
+  inspect(type: number, buffer: Buffer, start: number, end: number): Verdict;
+  /** Handles a message that was taken; the client's stream is paused until the promise settles. */
+  handle(type: number, message: Buffer): Promise<void>;
+  /** A transaction has ended: portals are gone. */
+  onTransactionEnd(): void;
+}
+
+export interface RelayListener {
+  /** The client said Terminate, closed or broke. */
+  onClientGone(): void;
+  /** The upstream closed or broke; what it said last has been forwarded. */
+  onUpstreamGone(): void;
+  /** The client broke the protocol, or a bug broke the session. */
+  onFailure(error: unknown): void;
+  /** Nothing is outstanding; called only after `watchReady`. */
+  onReady(): void;
+}
+
+/** What becomes of one reply to a message of the front-end's own; `finish` keeps it from the client and ends the exchange. */
+export type ReplyDecision = "forward" | "drop" | "finish" | "forward-and-finish";
