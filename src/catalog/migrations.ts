@@ -102,9 +102,13 @@ const migrations: readonly string[] = [
      created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
      UNIQUE (database, table_oid, name)
    );
+   CREATE UNLOGGED TABLE nodedb.front_end (
+     id uuid PRIMARY KEY,
+     heartbeat_at timestamptz NOT NULL
+   );
    CREATE UNLOGGED TABLE nodedb.session (
      id uuid PRIMARY KEY,
-     instance_id uuid NOT NULL,
+     instance_id uuid NOT NULL REFERENCES nodedb.front_end (id) ON DELETE CASCADE,
      principal_id pg_catalog.int8 NOT NULL,
      username text NOT NULL,
      database text NOT NULL,
@@ -115,19 +119,22 @@ const migrations: readonly string[] = [
      state text NOT NULL,
      connected_at timestamptz NOT NULL,
      last_active_at timestamptz NOT NULL,
-     expires_at timestamptz
+     expires_at timestamptz,
+     killed_by uuid
    );
+   CREATE INDEX session_instance_id_idx ON nodedb.session (instance_id);
    CREATE TABLE nodedb.login_failure (
      name text PRIMARY KEY,
      failures pg_catalog.int4 NOT NULL,
      last_failed_at timestamptz NOT NULL,
-     locked_until timestamptz
+     locked_until timestamptz,
+     changed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
    );
+   CREATE INDEX login_failure_changed_at_idx ON nodedb.login_failure (changed_at);
    CREATE TABLE nodedb.reserved_role (
      name text PRIMARY KEY,
-     session_id uuid NOT NULL,
-     instance_id uuid NOT NULL,
-     reserved_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+     backend_pid pg_catalog.int4 NOT NULL,
+     backend_start timestamptz NOT NULL
    );
    CREATE TABLE nodedb.audit_log (
      seq pg_catalog.int8 PRIMARY KEY,
@@ -139,7 +146,34 @@ const migrations: readonly string[] = [
      session_id uuid,
      detail text,
      hash bytea NOT NULL
-   );`,
+   );
+   CREATE TABLE nodedb.audit_head (
+     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+     seq pg_catalog.int8 NOT NULL,
+     hash bytea NOT NULL
+   );
+   INSERT INTO nodedb.audit_head (seq, hash) VALUES (0, pg_catalog.decode(pg_catalog.repeat('00', 32), 'hex'));
+   CREATE TABLE nodedb.audit_outbox (
+     id pg_catalog.int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+     at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+     event text NOT NULL,
+     username text,
+     tenant_id pg_catalog.int8,
+     source text,
+     session_id uuid,
+     detail text
+   );
+   CREATE FUNCTION nodedb.refuse_audit_change() RETURNS trigger LANGUAGE plpgsql
+     SET search_path = pg_catalog, pg_temp AS
+     $$BEGIN
+       RAISE insufficient_privilege USING MESSAGE = 'the audit log cannot be changed';
+     END$$;
+   CREATE TRIGGER audit_log_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON nodedb.audit_log
+     FOR EACH STATEMENT EXECUTE FUNCTION nodedb.refuse_audit_change();
+   CREATE TRIGGER audit_head_stays BEFORE DELETE OR TRUNCATE ON nodedb.audit_head
+     FOR EACH STATEMENT EXECUTE FUNCTION nodedb.refuse_audit_change();
+   ALTER TABLE nodedb.audit_log ENABLE ALWAYS TRIGGER audit_log_is_append_only;
+   ALTER TABLE nodedb.audit_head ENABLE ALWAYS TRIGGER audit_head_stays;`,
 ];
 
 /** The version that this program reads and writes. */

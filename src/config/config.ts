@@ -44,7 +44,15 @@ export interface Config {
     readonly sessionAbsoluteTimeoutMs: number;
     /** 0 is unlimited. */
     readonly maxConnectionsPerUser: number;
+    /** 0 is never. */
+    readonly maxFailedLogins: number;
+    readonly lockoutDurationMs: number;
+    /** Failures only; 0 is unlimited. */
+    readonly loginAttemptsPerIpPerMin: number;
+    /** Failures only; 0 is unlimited. */
+    readonly loginAttemptsPerUserPerMin: number;
   };
+  readonly audit: { readonly level: "minimal" | "standard" | "full" };
   readonly log: {
     readonly level: "trace" | "debug" | "info" | "warn" | "error" | "fatal" | "silent";
     readonly format: "text" | "json";

@@ -97,7 +97,12 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
       idleTimeoutMs: reader.number("auth.idle_timeout"),
       sessionAbsoluteTimeoutMs: reader.number("auth.session_absolute_timeout"),
       maxConnectionsPerUser: reader.number("auth.max_connections_per_user"),
+      maxFailedLogins: reader.number("auth.max_failed_logins"),
+      lockoutDurationMs: reader.number("auth.lockout_duration"),
+      loginAttemptsPerIpPerMin: reader.number("auth.login_attempts_per_ip_per_min"),
+      loginAttemptsPerUserPerMin: reader.number("auth.login_attempts_per_user_per_min"),
     },
+    audit: { level: reader.choice("audit.level") ?? "standard" },
     log: {
       level: reader.choice("log.level") ?? "info",
       format: reader.choice("log.format") ?? (options.isTerminal === true ? "text" : "json"),

@@ -22,6 +22,7 @@ const table = {
   serialization_failure: { sqlstate: "40001", httpStatus: 409 },
   insufficient_privilege: { sqlstate: "42501", httpStatus: 403 },
   syntax_error: { sqlstate: "42601", httpStatus: 400 },
+  undefined_column: { sqlstate: "42703", httpStatus: 400 },
   undefined_object: { sqlstate: "42704", httpStatus: 404 },
   duplicate_object: { sqlstate: "42710", httpStatus: 409 },
   wrong_object_type: { sqlstate: "42809", httpStatus: 409 },
@@ -35,6 +36,7 @@ const table = {
   crash_shutdown: { sqlstate: "57P02", httpStatus: 503 },
   cannot_connect_now: { sqlstate: "57P03", httpStatus: 503 },
   idle_session_timeout: { sqlstate: "57P05", httpStatus: 408 },
+  data_corrupted: { sqlstate: "XX001", httpStatus: 500 },
   internal_error: { sqlstate: "XX000", httpStatus: 500 },
 } as const satisfies Record<string, ConditionCodes>;
 

@@ -79,7 +79,12 @@ describe("values", () => {
         idleTimeoutMs: 0,
         sessionAbsoluteTimeoutMs: 0,
         maxConnectionsPerUser: 0,
+        maxFailedLogins: 5,
+        lockoutDurationMs: 300_000,
+        loginAttemptsPerIpPerMin: 30,
+        loginAttemptsPerUserPerMin: 10,
       },
+      audit: { level: "standard" },
       log: { level: "info", format: "json" },
     });
   });
