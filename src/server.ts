@@ -172,6 +172,7 @@ async function listenOn(
         registry.closeSessionsOf(principalId, error);
       },
     },
+    log,
     minPasswordLength: auth.minPasswordLength,
     scramIterations: auth.scramIterations,
   };

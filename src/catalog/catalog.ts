@@ -1,11 +1,12 @@
-/** The catalog: schema nodedb in PostgreSQL, with its cache, its writer's transaction and its login record. */
+/** The catalog: schema nodedb in PostgreSQL, with its cache, its writer's transaction and its record of last uses. */
 
 import type { Client, Pool, PoolClient } from "pg";
 import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
 import { PrincipalCache } from "./cache.ts";
-import { LoginRecorder } from "./login-recorder.ts";
+import { ChangeListener } from "./change-listener.ts";
 import { catalogChannel, migrate } from "./migrations.ts";
+import { MomentRecorder } from "./moment-recorder.ts";
 
 export interface CatalogOptions {
   /** From `createAdminPool`, on the catalog's database; stays the caller's to end. */
@@ -23,11 +24,15 @@ export interface CatalogOptions {
 export interface Catalog {
   readonly pool: Pool;
   readonly cache: PrincipalCache;
+  /** Tells what is kept beside the cache when to look again. */
+  readonly changes: ChangeListener;
   /** The front-end's own login role, which owns the schema; no statement of a client may touch it. */
   readonly adminRole: string;
   /** Notes a login for last_login_at; costs the login nothing. */
   recordLogin(principalId: number): void;
-  /** Writes the noted logins now. */
+  /** Notes the use of an API key for last_used_at. */
+  recordKeyUse(keyId: string): void;
+  /** Writes the noted logins and uses of keys now. */
   flushLogins(): Promise<void>;
   /** Runs work in a read-only transaction. */
   read<T>(work: (client: PoolClient) => Promise<T>): Promise<T>;
@@ -36,8 +41,23 @@ export interface Catalog {
    * processes. Own cache entries are the caller's to reload, with the ids that it touched.
    */
   write<T>(work: (client: PoolClient) => Promise<T>): Promise<T>;
+  /** As `write`, and then undoes it: to know what statements would do. */
+  rehearse<T>(work: (client: PoolClient) => Promise<T>): Promise<T>;
+  /**
+   * As `write`, but stays open when the work is done, until it is committed or rolled back: exactly one of the two, and
+   * soon, because other writers wait.
+   */
+  writeAndHold<T>(work: (client: PoolClient) => Promise<T>): Promise<HeldWrite<T>>;
   /** Writes what is pending and stops listening; the pool stays open. */
   close(): Promise<void>;
+}
+
+/** A write that has been done and is neither committed nor undone. */
+export interface HeldWrite<T> {
+  readonly result: T;
+  commit(): Promise<void>;
+  /** Never rejects: a connection that breaks has rolled back as well. */
+  rollback(): Promise<void>;
 }
 
 /**
@@ -54,28 +74,53 @@ export async function openCatalog(options: CatalogOptions): Promise<Catalog> {
     const result = await client.query<{ role: string }>("SELECT current_user::text AS role");
     return result.rows[0]?.role ?? "";
   });
+  const changes = new ChangeListener({ connect: options.connectListener, log });
   const cache = new PrincipalCache({
     pool,
-    connectListener: options.connectListener,
-    log,
+    changes,
     pollIntervalMs: options.pollIntervalMs ?? 30_000,
     reloadSpacingMs: options.reloadSpacingMs ?? 100,
   });
-  await cache.open();
-  const logins = new LoginRecorder(pool, log, options.loginFlushDelayMs ?? 5_000);
+  try {
+    await changes.open();
+    await cache.open();
+  } catch (error) {
+    await changes.close();
+    throw error;
+  }
+  const flushDelayMs = options.loginFlushDelayMs ?? 5_000;
+  const logins = new MomentRecorder<number>(pool, log, "principal.last_login_at", flushDelayMs);
+  const keyUses = new MomentRecorder<string>(pool, log, "api_key.last_used_at", flushDelayMs);
+  const flushLogins = async () => {
+    await logins.flush();
+    await keyUses.flush();
+  };
   return {
     pool,
     cache,
+    changes,
     adminRole,
     recordLogin: (principalId) => logins.record(principalId, new Date()),
-    flushLogins: () => logins.flush(),
+    recordKeyUse: (keyId) => keyUses.record(keyId, new Date()),
+    flushLogins,
     read: (work) => withClient(pool, (client) => transaction(client, "BEGIN READ ONLY", () => work(client))),
     write: (work) =>
       withClient(pool, (client) => transaction(client, "BEGIN", () => writeUnderLock(client, work))),
+    rehearse: (work) =>
+      withClient(pool, async (client) => {
+        await client.query("BEGIN");
+        try {
+          return await writeUnderLock(client, work);
+        } finally {
+          await client.query("ROLLBACK");
+        }
+      }),
+    writeAndHold: (work) => holdWrite(pool, work),
     close: async () => {
-      await logins
-        .flush()
-        .catch((error: unknown) => log.warn({ err: error }, "cannot record the last logins"));
+      await flushLogins().catch((error: unknown) =>
+        log.warn({ err: error }, "cannot record the last logins"),
+      );
+      await changes.close();
       await cache.close();
     },
   };
@@ -88,6 +133,32 @@ async function writeUnderLock<T>(client: PoolClient, work: (client: PoolClient) 
   await client.query("UPDATE nodedb.instance SET catalog_version = catalog_version + 1");
   await client.query(`NOTIFY ${catalogChannel}`);
   return result;
+}
+
+async function holdWrite<T>(pool: Pool, work: (client: PoolClient) => Promise<T>): Promise<HeldWrite<T>> {
+  const client = await pool.connect();
+  const ignore = () => undefined;
+  client.on("error", ignore);
+  const end = async (command: "COMMIT" | "ROLLBACK"): Promise<void> => {
+    let failure: Error | undefined;
+    try {
+      await client.query(command);
+    } catch (error) {
+      failure = error instanceof Error ? error : new Error(String(error));
+      if (command === "COMMIT") throw error;
+    } finally {
+      client.off("error", ignore);
+      client.release(failure);
+    }
+  };
+  try {
+    await client.query("BEGIN");
+    const result = await writeUnderLock(client, work);
+    return { result, commit: () => end("COMMIT"), rollback: () => end("ROLLBACK") };
+  } catch (error) {
+    await end("ROLLBACK");
+    throw error;
+  }
 }
 
 /** Remembers the master secret's fingerprint at the first start, and compares it at each later one. */

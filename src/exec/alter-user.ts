@@ -24,9 +24,9 @@ import {
 } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import { nameTaken } from "./create-user.ts";
-import { findUser, missingUser, roleExists } from "./find-user.ts";
+import { findUser, missingUser } from "./find-user.ts";
 import type { StatementResult } from "./result.ts";
-import { checkNewName } from "./role-names.ts";
+import { checkNewName, roleExists } from "./role-names.ts";
 import { cachedCaller, desiredRoleOf, runWrite, type StatementScope } from "./run-statement.ts";
 import { parseTimestamp, verifierFor } from "./user-options.ts";
 

@@ -9,8 +9,7 @@ import { SqlError } from "../errors/sql-error.ts";
 import { type RoleOptions, reconcileGroups, reconcileRoles } from "../upstream/reconcile-roles.ts";
 import { isSuperuser } from "./authorize.ts";
 import type { ExecutorDependencies } from "./context.ts";
-import { roleExists } from "./find-user.ts";
-import { checkNewName } from "./role-names.ts";
+import { checkNewName, roleExists } from "./role-names.ts";
 import { desiredRoleOf, translateErrors } from "./run-statement.ts";
 import { verifierFor } from "./user-options.ts";
 

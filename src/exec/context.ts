@@ -1,11 +1,22 @@
 /** What a statement is run with: whose it is and in which session, and what the executor was built from. */
 
-import type { ClientConfig } from "pg";
+import type { ClientConfig, PoolClient } from "pg";
 import type { Identity } from "../auth/identity.ts";
 import type { Catalog } from "../catalog/catalog.ts";
+import type { ReservingBackend } from "../catalog/reserved-roles.ts";
+import type { Log } from "../observe/log.ts";
 import type { RoleOptions } from "../upstream/reconcile-roles.ts";
 import type { DatabasePreparer } from "./databases.ts";
 import type { SessionDirectory } from "./sessions.ts";
+
+/** A catalog transaction in which statements of ours run one after the other. */
+export interface OpenTransaction {
+  readonly client: PoolClient;
+  /** Principals that its statements have created, changed or dropped. */
+  readonly touched: Set<number>;
+  /** The client's upstream connection, which holds the names of roles that are being created. */
+  readonly backend: ReservingBackend;
+}
 
 /** The caller. Rights are read again for each statement, so that a revoked one holds at once. */
 export interface ExecutionContext {
@@ -16,6 +27,13 @@ export interface ExecutionContext {
   /** The session's DateStyle and TimeZone as PostgreSQL reports them. */
   readonly dateStyle: string;
   readonly timeZone: string;
+  /** Present when the statement is part of the client's own transaction: it is run in this one and commits nothing. */
+  readonly transaction?: OpenTransaction;
+  /**
+   * What a statement makes once, however often it is run: generated keys, hashed passwords. A statement of a client's
+   * transaction is run again at COMMIT and must come to the same secrets.
+   */
+  readonly materials: Map<string, unknown>;
 }
 
 export interface ExecutorDependencies {
@@ -25,6 +43,7 @@ export interface ExecutorDependencies {
   readonly roleOptions: RoleOptions;
   readonly databases: DatabasePreparer;
   readonly sessions: SessionDirectory;
+  readonly log: Log;
   /** Shortest password accepted, in characters. */
   readonly minPasswordLength: number;
   /** PBKDF2 iterations of new verifiers. */

@@ -7,9 +7,8 @@ import { SqlError } from "../errors/sql-error.ts";
 import { reconcileRoles } from "../upstream/reconcile-roles.ts";
 import { denied, grantableRoles, isSuperuser, maySee, requireAdmin } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
-import { roleExists } from "./find-user.ts";
 import type { StatementResult } from "./result.ts";
-import { checkNewName } from "./role-names.ts";
+import { checkNewName, claimRoleName } from "./role-names.ts";
 import { cachedCaller, desiredRoleOf, runWrite, type StatementScope } from "./run-statement.ts";
 import { parseTimestamp, verifierFor } from "./user-options.ts";
 
@@ -37,13 +36,7 @@ export async function createUser(
     if (existing !== undefined) {
       throw nameTaken(name, "Use CREATE USER IF NOT EXISTS or ALTER USER.");
     }
-    // Never adopted: whoever made that role did not give it to us, and its grants would come with the name.
-    if (await roleExists(client, name.text)) {
-      throw nameTaken(
-        name,
-        "PostgreSQL has a role of that name that is not a user here; choose another name.",
-      );
-    }
+    const claim = await claimRoleName(client, name, context.transaction);
     const id = await createUserRow(client, {
       name: name.text,
       tenantId: await tenantFor(scope, options.tenant),
@@ -58,7 +51,7 @@ export async function createUser(
       roles,
     });
     const created = await loadUsersById(client, [id]);
-    await reconcileRoles(client, created.map(desiredRoleOf), deps.roleOptions);
+    await reconcileRoles(client, created.map(desiredRoleOf), deps.roleOptions, claim === "reserved");
     scope.touch(id);
     return { tag, notices: [] };
   });

@@ -4,7 +4,7 @@ import { findUserByName, type PrincipalRecord, type Queryable } from "../catalog
 import type { UserReference } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { denied, maySee } from "./authorize.ts";
-import { refuseReservedName } from "./role-names.ts";
+import { refuseReservedName, roleExists } from "./role-names.ts";
 
 export type FoundUser =
   | { readonly kind: "user"; readonly user: PrincipalRecord }
@@ -40,10 +40,4 @@ export function missingUser(missing: { readonly name: string; readonly position:
   return new SqlError("undefined_object", `role "${missing.name}" does not exist`, {
     position: missing.position,
   });
-}
-
-/** Whether PostgreSQL has a role of that name, ours or not. */
-export async function roleExists(client: Queryable, name: string): Promise<boolean> {
-  const result = await client.query("SELECT FROM pg_catalog.pg_roles WHERE rolname = $1", [name]);
-  return result.rowCount !== 0;
 }

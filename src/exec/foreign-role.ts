@@ -3,7 +3,7 @@
 import type { Pool } from "pg";
 import { findUserByName } from "../catalog/users.ts";
 import type { Statement, UserReference } from "../ddl/statement.ts";
-import { roleExists } from "./find-user.ts";
+import { roleExists } from "./role-names.ts";
 
 /** True when the statement names a PostgreSQL role that is not one of our users: it is PostgreSQL's to run. */
 export async function concernsForeignRole(pool: Pool, statement: Statement): Promise<boolean> {

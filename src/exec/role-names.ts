@@ -1,8 +1,11 @@
 /** Which names a user may have. */
 
+import { adoptReservedRole, findReservation } from "../catalog/reserved-roles.ts";
+import type { Queryable } from "../catalog/users.ts";
 import type { Name } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { isBuiltInRole } from "../upstream/built-in-groups.ts";
+import type { OpenTransaction } from "./context.ts";
 
 /** PostgreSQL's NAMEDATALEN less one; longer names would be cut there, and two users could become one role. */
 const maxNameBytes = 63;
@@ -40,4 +43,41 @@ export function checkNewName(name: Name): void {
       position: name.position,
     },
   );
+}
+
+/**
+ * Makes sure that a new role may have this name in PostgreSQL.
+ *
+ * @returns "reserved" when this transaction has reserved it, so that the role is there and is to be adopted
+ * @throws SqlError duplicate_object when somebody made a role of that name: it is never adopted, because its grants would come
+ *   with it; serialization_failure when another transaction is about to create it
+ */
+export async function claimRoleName(
+  client: Queryable,
+  name: Name,
+  transaction: OpenTransaction | undefined,
+): Promise<"free" | "reserved"> {
+  if (!(await roleExists(client, name.text))) return "free";
+  const reservation = await findReservation(client, name.text, transaction?.backend);
+  if (reservation === "others") throw beingCreated(name.text);
+  if (reservation === "none") {
+    throw new SqlError("duplicate_object", `role "${name.text}" already exists`, {
+      position: name.position,
+      hint: "PostgreSQL has a role of that name that is not a user here; choose another name.",
+    });
+  }
+  await adoptReservedRole(client, name.text);
+  return "reserved";
+}
+
+export function beingCreated(name: string): SqlError {
+  return new SqlError("serialization_failure", `role "${name}" is being created by another transaction`, {
+    hint: "Try again when it has ended.",
+  });
+}
+
+/** Whether PostgreSQL has a role of that name, ours or not. */
+export async function roleExists(client: Queryable, name: string): Promise<boolean> {
+  const result = await client.query("SELECT FROM pg_catalog.pg_roles WHERE rolname = $1", [name]);
+  return result.rowCount !== 0;
 }

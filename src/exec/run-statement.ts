@@ -7,7 +7,7 @@ import { loadUsersById, type PrincipalRecord } from "../catalog/users.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { DesiredRole } from "../upstream/reconcile-roles.ts";
 import { denied } from "./authorize.ts";
-import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
+import type { ExecutionContext, ExecutorDependencies, OpenTransaction } from "./context.ts";
 
 /** What a statement sees inside its transaction. */
 export interface StatementScope {
@@ -27,13 +27,19 @@ export async function runWrite<T>(
   context: ExecutionContext,
   work: (scope: StatementScope) => Promise<T>,
 ): Promise<T> {
+  const run = async ({ client, touched }: Pick<OpenTransaction, "client" | "touched">): Promise<T> =>
+    work({ client, caller: await loadCaller(client, context), touch: (id) => touched.add(id) });
+  const { transaction } = context;
+  if (transaction !== undefined) return translateErrors(() => run(transaction));
   const touched = new Set<number>();
-  const result = await translateErrors(() =>
-    deps.catalog.write(async (client) =>
-      work({ client, caller: await loadCaller(client, context), touch: (id) => touched.add(id) }),
-    ),
-  );
-  if (touched.size === 0) return result;
+  const result = await translateErrors(() => deps.catalog.write((client) => run({ client, touched })));
+  await followUp(deps, touched);
+  return result;
+}
+
+/** What has to follow the commit of changes to these principals: cache, sessions, default privileges. */
+export async function followUp(deps: ExecutorDependencies, touched: ReadonlySet<number>): Promise<void> {
+  if (touched.size === 0) return;
   await translateErrors(() => deps.catalog.cache.reload([...touched]));
   for (const id of touched) {
     const record = deps.catalog.cache.findById(id);
@@ -43,7 +49,6 @@ export async function runWrite<T>(
       await deps.databases.prepareOwner(record);
     }
   }
-  return result;
 }
 
 /** Runs a statement that only reads. */
@@ -52,8 +57,11 @@ export function runRead<T>(
   context: ExecutionContext,
   work: (scope: Pick<StatementScope, "client" | "caller">) => Promise<T>,
 ): Promise<T> {
+  const run = async (client: PoolClient): Promise<T> =>
+    work({ client, caller: await loadCaller(client, context) });
+  const { transaction } = context;
   return translateErrors(() =>
-    deps.catalog.read(async (client) => work({ client, caller: await loadCaller(client, context) })),
+    transaction === undefined ? deps.catalog.read(run) : run(transaction.client),
   );
 }
 

@@ -15,14 +15,14 @@ import { encodeResultRow } from "../wire/row-encoding.ts";
 
 /** What the session knows at the moment that a statement is run. */
 export interface SessionState {
-  readonly context: Omit<ExecutionContext, "dateStyle" | "timeZone">;
+  readonly context: Omit<ExecutionContext, "dateStyle" | "timeZone" | "materials" | "transaction">;
   /** As the upstream last reported them. */
   readonly parameters: ReadonlyMap<string, string>;
 }
 
 /** Commands that only read, and so may run inside a transaction block. */
 function isReadOnly(statement: Statement): boolean {
-  return statement.kind === "show_users" || statement.kind === "show_session";
+  return statement.kind.startsWith("show_") || statement.kind === "verify_audit_chain";
 }
 
 export class StatementRunner {
@@ -83,6 +83,7 @@ export class StatementRunner {
     }
     return this.#executor.execute(statement, {
       ...this.#state.context,
+      materials: new Map(),
       dateStyle: this.#state.parameters.get("DateStyle") ?? "ISO, MDY",
       timeZone: this.#state.parameters.get("TimeZone") ?? "UTC",
     });
@@ -110,15 +111,6 @@ export function encodeRows(result: StatementResult, formats: readonly FormatCode
 }
 
 function commandOf(statement: Statement): string {
-  switch (statement.kind) {
-    case "create_user":
-      return `CREATE ${statement.spelling}`;
-    case "drop_user":
-      return `DROP ${statement.spelling}`;
-    case "show_users":
-    case "show_session":
-      return "SHOW";
-    default:
-      return `ALTER ${statement.spelling}`;
-  }
+  const words = statement.kind.replaceAll("_", " ").toUpperCase();
+  return "spelling" in statement ? words.replace("USER", statement.spelling) : words;
 }

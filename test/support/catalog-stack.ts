@@ -105,6 +105,7 @@ export async function openCatalogStack(
       log,
     }),
     sessions: { closeSessionsOf: (id, error) => closed.push({ id, error }) },
+    log,
     minPasswordLength: 8,
     scramIterations: 4096,
   };
@@ -137,6 +138,7 @@ export async function openCatalogStack(
         database: "nodedb",
         dateStyle: "ISO, MDY",
         timeZone: "UTC",
+        materials: new Map(),
         ...context,
       });
     },

@@ -1,0 +1,76 @@
+/**
+ * Names of roles that an open client transaction is about to create. They exist in PostgreSQL as NOLOGIN roles without any
+ * right, so that the client's own GRANT … TO them works at once; a row here names the upstream connection that holds them.
+ */
+
+import { escapeIdentifier } from "pg";
+import type { Queryable } from "./users.ts";
+
+/** Who has reserved a name. */
+export type Reservation = "mine" | "others" | "none";
+
+/** The upstream connection of the session whose transaction it is. */
+export interface ReservingBackend {
+  readonly processId: number;
+}
+
+/** A reservation counts as long as its backend lives: one that ended has rolled back. */
+const isLive = `EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
+                         WHERE a.pid = r.backend_pid AND a.backend_start = r.backend_start)`;
+
+/** Whether a name is reserved, and by whom. */
+export async function findReservation(
+  client: Queryable,
+  name: string,
+  backend: ReservingBackend | undefined,
+): Promise<Reservation> {
+  const found = await client.query<{ mine: boolean }>(
+    `SELECT r.backend_pid = $2 AND ${isLive} AS mine FROM nodedb.reserved_role r WHERE r.name = $1`,
+    [name, backend?.processId ?? null],
+  );
+  const row = found.rows[0];
+  if (row === undefined) return "none";
+  return row.mine === true ? "mine" : "others";
+}
+
+/**
+ * Reserves a name: run in a transaction of its own, which is committed before the client goes on.
+ * @returns false when somebody else was faster
+ */
+export async function reserveRole(
+  client: Queryable,
+  name: string,
+  backend: ReservingBackend,
+): Promise<boolean> {
+  const done = await client.query(
+    `INSERT INTO nodedb.reserved_role (name, backend_pid, backend_start)
+       SELECT $1, a.pid, a.backend_start FROM pg_catalog.pg_stat_activity a WHERE a.pid = $2
+       ON CONFLICT (name) DO NOTHING`,
+    [name, backend.processId],
+  );
+  if (done.rowCount !== 1) return false;
+  await client.query(`CREATE ROLE ${escapeIdentifier(name)} NOLOGIN`);
+  return true;
+}
+
+/** Takes a name out of the reservations because its role is now somebody's; part of that somebody's transaction. */
+export async function adoptReservedRole(client: Queryable, name: string): Promise<void> {
+  await client.query("DELETE FROM nodedb.reserved_role WHERE name = $1", [name]);
+}
+
+/** Drops the reserved roles of a backend whose transaction has ended without them. */
+export async function releaseReservedRoles(client: Queryable, names: readonly string[]): Promise<void> {
+  const found = await client.query<{ name: string }>(
+    "DELETE FROM nodedb.reserved_role WHERE name = ANY ($1::text[]) RETURNING name",
+    [[...names]],
+  );
+  for (const { name } of found.rows) await client.query(`DROP ROLE IF EXISTS ${escapeIdentifier(name)}`);
+}
+
+/** Names whose backend has gone: left behind by a crash. */
+export async function findAbandonedRoles(client: Queryable): Promise<string[]> {
+  const found = await client.query<{ name: string }>(
+    `SELECT r.name FROM nodedb.reserved_role r WHERE NOT ${isLive}`,
+  );
+  return found.rows.map(({ name }) => name);
+}
