@@ -7,7 +7,7 @@ export type AuthMethod = "scram-sha-256" | "scram-sha-256-plus";
 export interface Principal {
   /** The catalog's key; stays the same over a rename. */
   readonly id: number;
-  readonly kind: "user";
+  readonly kind: "user" | "service_account" | "api_key";
   readonly name: string;
 }
 
@@ -21,8 +21,14 @@ export interface Identity {
   readonly tenantId: number;
   /** Names of the roles held, as SHOW SESSION prints them. */
   readonly roles: readonly string[];
+  /** These and what they inherit. */
+  readonly effectiveRoles: readonly string[];
   readonly isSuperuser: boolean;
   readonly defaultDatabase: string | undefined;
+  /** The only databases that the session may be in; undefined: those that PostgreSQL lets the role into. */
+  readonly databases: readonly string[] | undefined;
+  /** Present when the credential was an API key. */
+  readonly keyId?: string;
   /** -1 is no limit. */
   readonly connectionLimit: number;
   readonly method: AuthMethod;

@@ -1,8 +1,10 @@
 /** From a user name to what a SCRAM login is checked against, and from a successful exchange to an Identity. */
 
+import type { ApiKeyRecord } from "../catalog/api-keys.ts";
 import type { PrincipalCache } from "../catalog/cache.ts";
 import type { PrincipalRecord } from "../catalog/users.ts";
 import { createMockVerifier, parseScramVerifier, type ScramVerifier } from "../scram/verifier.ts";
+import { effectiveDatabases } from "./effective-databases.ts";
 import type { AuthMethod, Identity, RefusalReason } from "./identity.ts";
 
 /** Why a login is refused although an exchange runs. */
@@ -60,18 +62,34 @@ export function isCurrent(cache: Pick<PrincipalCache, "findByName">, identity: I
   return record?.id === identity.principal.id && loginRefusal(record, now) === undefined;
 }
 
-/** The identity of a user whose credential has been verified. */
-export function identityOf(record: PrincipalRecord, method: AuthMethod): Identity {
+/**
+ * The identity of a principal whose credential has been verified.
+ *
+ * @param key the API key that was the credential; it narrows what its owner may
+ */
+export function identityOf(record: PrincipalRecord, method: AuthMethod, key?: ApiKeyRecord): Identity {
+  const databases = effectiveDatabases(record.databases, key?.databases);
+  const { defaultDatabase } = record;
+  const isDefaultAllowed =
+    databases === undefined || (defaultDatabase !== undefined && databases.includes(defaultDatabase));
   return {
     principal: { id: record.id, kind: record.kind, name: record.name },
     role: record.name,
     roleVersion: record.roleVersion,
     tenantId: record.tenantId,
     roles: record.roles,
+    effectiveRoles: record.effectiveRoles,
     isSuperuser: record.roles.includes("superuser"),
-    defaultDatabase: record.defaultDatabase,
+    defaultDatabase: isDefaultAllowed ? defaultDatabase : databases[0],
+    databases,
+    ...(key === undefined ? {} : { keyId: key.keyId }),
     connectionLimit: record.connectionLimit,
     method,
-    expiresAt: record.validUntil,
+    expiresAt: earlier(record.validUntil, key?.expiresAt),
   };
+}
+
+function earlier(one: Date | undefined, other: Date | undefined): Date | undefined {
+  if (one === undefined || other === undefined) return one ?? other;
+  return one < other ? one : other;
 }

@@ -1,11 +1,15 @@
-/** Users in the catalog: rows of nodedb.principal of kind "user", and the roles that they hold. */
+/** Principals in the catalog (users, service accounts, stand-alone keys), and the roles that they hold. */
 
 import type { ClientBase } from "pg";
+import { withInherited } from "./roles.ts";
 
-/** One user as the login path and the statements see it; never changed after it was read. */
+/** Each has a PostgreSQL role of its name. An `api_key` is a key that belongs to nobody: it is its own owner. */
+export type PrincipalKind = "user" | "service_account" | "api_key";
+
+/** One principal as the login path and the statements see it; never changed after it was read. */
 export interface PrincipalRecord {
   readonly id: number;
-  readonly kind: "user";
+  readonly kind: PrincipalKind;
   readonly name: string;
   readonly tenantId: number;
   /** SCRAM-SHA-256 verifier as text; undefined when no password can log in. */
@@ -20,10 +24,15 @@ export interface PrincipalRecord {
   readonly roleVersion: number;
   /** Names of the roles held, in the order in which they were given. */
   readonly roles: readonly string[];
+  /** The roles held and those that custom roles among them inherit; what rights are measured by. */
+  readonly effectiveRoles: readonly string[];
+  /** The databases of a service account, or of a stand-alone key that has a list; undefined: as PostgreSQL lets it in. */
+  readonly databases: readonly string[] | undefined;
 }
 
 interface PrincipalRow {
   readonly id: string;
+  readonly kind: PrincipalKind;
   readonly name: string;
   readonly tenant_id: string;
   readonly scram_verifier: string | null;
@@ -33,58 +42,69 @@ interface PrincipalRow {
   readonly default_database: string | null;
   readonly role_version: number;
   readonly roles: string[];
+  readonly effective_roles: string[];
+  readonly databases: string[] | null;
 }
 
 /** Farthest moments that a Date can hold; PostgreSQL's reach further. */
 const maxDateMs = 8.64e15;
 
 const selectPrincipal = `
-  SELECT p.id, p.name, p.tenant_id, p.scram_verifier, p.can_login, p.connection_limit, p.default_database,
+  SELECT p.id, p.kind, p.name, p.tenant_id, p.scram_verifier, p.can_login, p.connection_limit, p.default_database,
          p.role_version,
          CASE WHEN p.valid_until IS NULL OR p.valid_until = 'infinity'::pg_catalog.timestamptz THEN NULL
               WHEN p.valid_until = '-infinity'::pg_catalog.timestamptz THEN -${maxDateMs}
               ELSE pg_catalog.date_part('epoch', p.valid_until) * 1000 END AS valid_until_ms,
-         ARRAY(SELECT r.role FROM nodedb.principal_role r WHERE r.principal_id = p.id ORDER BY r.ordinal) AS roles
+         ARRAY(SELECT r.role FROM nodedb.principal_role r WHERE r.principal_id = p.id ORDER BY r.ordinal) AS roles,
+         ${withInherited("SELECT r.role FROM nodedb.principal_role r WHERE r.principal_id = p.id")} AS effective_roles,
+         CASE p.kind
+           WHEN 'service_account' THEN ARRAY(
+             SELECT d.database FROM nodedb.principal_database d WHERE d.principal_id = p.id ORDER BY d.ordinal)
+           WHEN 'api_key' THEN (SELECT k.databases FROM nodedb.api_key k WHERE k.owner_id = p.id LIMIT 1)
+         END AS databases
     FROM nodedb.principal p`;
 
+/** A moment in milliseconds as a Date. @returns undefined for none, and for one that is later than any Date */
+export function readMoment(ms: number | null): Date | undefined {
+  return ms === null || ms > maxDateMs ? undefined : new Date(Math.max(ms, -maxDateMs));
+}
+
 function toRecord(row: PrincipalRow): PrincipalRecord {
-  const ms = row.valid_until_ms;
   return {
     id: Number(row.id),
-    kind: "user",
+    kind: row.kind,
     name: row.name,
     tenantId: Number(row.tenant_id),
     scramVerifier: row.scram_verifier ?? undefined,
     canLogin: row.can_login,
-    validUntil: ms === null || ms > maxDateMs ? undefined : new Date(Math.max(ms, -maxDateMs)),
+    validUntil: readMoment(row.valid_until_ms),
     connectionLimit: row.connection_limit,
     defaultDatabase: row.default_database ?? undefined,
     roleVersion: row.role_version,
     roles: row.roles,
+    effectiveRoles: row.effective_roles,
+    databases: row.databases ?? undefined,
   };
 }
 
-/** Reads every user. */
+/** Reads every principal. */
 export async function loadUsers(client: Queryable): Promise<PrincipalRecord[]> {
-  const result = await client.query<PrincipalRow>(`${selectPrincipal} WHERE p.kind = 'user'`);
+  const result = await client.query<PrincipalRow>(selectPrincipal);
   return result.rows.map(toRecord);
 }
 
-/** Reads the users with these ids; those that no longer exist are absent. */
+/** Reads the principals with these ids; those that no longer exist are absent. */
 export async function loadUsersById(client: Queryable, ids: readonly number[]): Promise<PrincipalRecord[]> {
   const result = await client.query<PrincipalRow>(
-    `${selectPrincipal} WHERE p.kind = 'user' AND p.id = ANY ($1::pg_catalog.int8[])`,
+    `${selectPrincipal} WHERE p.id = ANY ($1::pg_catalog.int8[])`,
     [ids.map(String)],
   );
   return result.rows.map(toRecord);
 }
 
-/** Reads one user. @returns undefined when there is none of that name. */
+/** Reads one principal. @returns undefined when there is none of that name. */
 export async function findUserByName(client: Queryable, name: string): Promise<PrincipalRecord | undefined> {
-  const result = await client.query<PrincipalRow>(
-    `${selectPrincipal} WHERE p.kind = 'user' AND p.name = $1`,
-    [name],
-  );
+  const result = await client.query<PrincipalRow>(`${selectPrincipal} WHERE p.name = $1`, [name]);
   const row = result.rows[0];
   return row === undefined ? undefined : toRecord(row);
 }
@@ -93,6 +113,8 @@ export async function findUserByName(client: Queryable, name: string): Promise<P
 export type Queryable = Pick<ClientBase, "query">;
 
 export interface NewUser {
+  /** A user when absent. */
+  readonly kind?: PrincipalKind;
   readonly name: string;
   readonly tenantId: number;
   readonly scramVerifier: string | undefined;
@@ -103,11 +125,11 @@ export interface NewUser {
   readonly roles: readonly string[];
 }
 
-/** Creates a user's row. @returns its id */
+/** Creates a principal's row. @returns its id */
 export async function createUserRow(client: Queryable, user: NewUser): Promise<number> {
   const result = await client.query<{ id: string }>(
     `INSERT INTO nodedb.principal (kind, name, tenant_id, scram_verifier, can_login, valid_until, connection_limit)
-     VALUES ('user', $1, $2, $3, $4, $5::pg_catalog.timestamptz, $6) RETURNING id`,
+     VALUES ($7, $1, $2, $3, $4, $5::pg_catalog.timestamptz, $6) RETURNING id`,
     [
       user.name,
       user.tenantId,
@@ -115,6 +137,7 @@ export async function createUserRow(client: Queryable, user: NewUser): Promise<n
       user.canLogin,
       user.validUntil ?? null,
       user.connectionLimit,
+      user.kind ?? "user",
     ],
   );
   const id = Number(result.rows[0]?.id);
@@ -180,6 +203,20 @@ export async function countUsableSuperusers(client: Queryable): Promise<number> 
         AND EXISTS (SELECT FROM nodedb.principal_role r WHERE r.principal_id = p.id AND r.role = 'superuser')`,
   );
   return result.rows[0]?.count ?? 0;
+}
+
+/** Replaces the databases of a service account. */
+export async function replaceDatabases(
+  client: Queryable,
+  id: number,
+  databases: readonly string[],
+): Promise<void> {
+  await client.query("DELETE FROM nodedb.principal_database WHERE principal_id = $1", [String(id)]);
+  await client.query(
+    `INSERT INTO nodedb.principal_database (principal_id, database, ordinal)
+     SELECT $1, d.name, d.ordinal FROM pg_catalog.unnest($2::pg_catalog.text[]) WITH ORDINALITY AS d (name, ordinal)`,
+    [String(id), [...databases]],
+  );
 }
 
 async function insertRoles(client: Queryable, id: number, roles: readonly string[]): Promise<void> {

@@ -3,6 +3,7 @@
 import { describe, expect, it } from "vitest";
 import { makeVerifier } from "../../../src/auth/new-password.ts";
 import { identityOf, lookupPasswordCredential } from "../../../src/auth/password.ts";
+import type { ApiKeyRecord } from "../../../src/catalog/api-keys.ts";
 import type { PrincipalRecord } from "../../../src/catalog/users.ts";
 import {
   createMockVerifier,
@@ -25,6 +26,8 @@ const alice: PrincipalRecord = {
   defaultDatabase: "app",
   roleVersion: 2,
   roles: ["readwrite", "superuser"],
+  effectiveRoles: ["readwrite", "superuser"],
+  databases: undefined,
 };
 
 function lookup(record: PrincipalRecord | undefined) {
@@ -61,9 +64,40 @@ describe("looking up a password credential", () => {
       roles: ["readwrite", "superuser"],
       isSuperuser: true,
       defaultDatabase: "app",
+      databases: undefined,
       connectionLimit: 4,
       method: "scram-sha-256-plus",
       expiresAt: undefined,
+    });
+  });
+
+  it("narrows the identity to the databases and the lifetime of the key that was presented", () => {
+    const key: ApiKeyRecord = {
+      keyId: "abcdefghijkl",
+      name: "k",
+      ownerId: 5,
+      databases: ["reports", "other"],
+      current: { secretHash: Buffer.alloc(32), scramVerifier: "" },
+      previous: undefined,
+      expiresAt: now,
+      isRevoked: false,
+    };
+    const later = new Date(now.getTime() + 1);
+    expect(identityOf({ ...alice, validUntil: later }, "scram-sha-256", key)).toMatchObject({
+      keyId: "abcdefghijkl",
+      databases: ["reports", "other"],
+      defaultDatabase: "reports",
+      expiresAt: now,
+    });
+    const account = { ...alice, kind: "service_account" as const, databases: ["app", "other"] };
+    expect(identityOf(account, "scram-sha-256", key).databases).toEqual(["other"]);
+    expect(identityOf(account, "scram-sha-256")).toMatchObject({
+      databases: ["app", "other"],
+      defaultDatabase: "app",
+    });
+    expect(identityOf({ ...account, databases: [] }, "scram-sha-256")).toMatchObject({
+      databases: [],
+      defaultDatabase: undefined,
     });
   });
 });

@@ -26,6 +26,8 @@ function user(roles: readonly string[], tenantId = 1): PrincipalRecord {
     defaultDatabase: undefined,
     roleVersion: 1,
     roles,
+    effectiveRoles: roles,
+    databases: undefined,
   };
 }
 

@@ -1,0 +1,73 @@
+/** Collects when something was last used (a user's login, an API key) and writes it in batches, off the login path. */
+
+import type { Pool } from "pg";
+import type { Log } from "../observe/log.ts";
+
+/** What the moments are of: the column that keeps them. */
+export type MomentColumn = "principal.last_login_at" | "api_key.last_used_at";
+
+/**
+ * (With several arguments `unnest` is syntax, which PostgreSQL itself qualifies.)
+ * One statement under the lock of the auth statements: rows locked in another order would deadlock with them.
+ */
+const updates: Readonly<Record<MomentColumn, string>> = {
+  "principal.last_login_at": `
+    WITH lock AS MATERIALIZED (SELECT FROM nodedb.instance FOR UPDATE)
+    UPDATE nodedb.principal p SET last_login_at = greatest(p.last_login_at, l.at)
+      FROM lock, unnest($1::pg_catalog.int8[], $2::pg_catalog.timestamptz[]) AS l (id, at)
+     WHERE p.id = l.id`,
+  "api_key.last_used_at": `
+    WITH lock AS MATERIALIZED (SELECT FROM nodedb.instance FOR UPDATE)
+    UPDATE nodedb.api_key k SET last_used_at = greatest(k.last_used_at, l.at)
+      FROM lock, unnest($1::pg_catalog.text[], $2::pg_catalog.timestamptz[]) AS l (key_id, at)
+     WHERE k.key_id = l.key_id`,
+};
+
+/** @typeParam Id a principal's id, or a key id */
+export class MomentRecorder<Id extends number | string> {
+  readonly #pool: Pool;
+  readonly #log: Log;
+  readonly #column: MomentColumn;
+  readonly #flushDelayMs: number;
+  #pending = new Map<Id, Date>();
+  #timer: NodeJS.Timeout | undefined;
+  #lastFlush: Promise<void> = Promise.resolve();
+
+  constructor(pool: Pool, log: Log, column: MomentColumn, flushDelayMs: number) {
+    this.#pool = pool;
+    this.#log = log;
+    this.#column = column;
+    this.#flushDelayMs = flushDelayMs;
+  }
+
+  record(id: Id, at: Date): void {
+    this.#pending.set(id, at);
+    this.#timer ??= setTimeout(() => {
+      this.flush().catch((error: unknown) => this.#log.debug({ err: error }, "cannot record last uses yet"));
+    }, this.#flushDelayMs).unref();
+  }
+
+  /** Writes what was collected; keeps it for the next time when that fails. */
+  flush(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const mine = this.#lastFlush.catch(() => undefined).then(() => this.#write());
+    this.#lastFlush = mine;
+    return mine;
+  }
+
+  async #write(): Promise<void> {
+    if (this.#pending.size === 0) return;
+    const batch = this.#pending;
+    this.#pending = new Map();
+    try {
+      await this.#pool.query(updates[this.#column], [
+        [...batch.keys()].map(String),
+        [...batch.values()].map((at) => at.toISOString()),
+      ]);
+    } catch (error) {
+      for (const [id, at] of batch) if (!this.#pending.has(id)) this.#pending.set(id, at);
+      throw error;
+    }
+  }
+}
