@@ -8,13 +8,57 @@ export interface Classified extends StatementRange {
   readonly kind: "forward" | "ours";
 }
 
-/** Second keywords that may make a statement ours, by its first one. */
-const keywords: readonly { readonly first: string; readonly second: readonly string[] }[] = [
-  { first: "create", second: ["user", "role"] },
-  { first: "alter", second: ["user", "role"] },
-  { first: "drop", second: ["user", "role"] },
-  { first: "show", second: ["users", "session"] },
+/** Objects that PostgreSQL has no word for: whatever follows, the statement is ours. */
+const objects = ["api key", "service account", "oidc provider", "rls policy", "tenant"];
+
+/**
+ * The statements that only the front-end knows, by their first words, with what has to follow (`end` is the end of
+ * the statement); without it everything may.
+ */
+const phrases: Readonly<Record<string, readonly { readonly words: string; readonly before?: string }[]>> = {
+  create: objects.map((words) => ({ words })),
+  alter: objects.map((words) => ({ words })),
+  drop: objects.map((words) => ({ words })),
+  show: [
+    { words: "users", before: "end" },
+    { words: "session", before: "end" },
+    { words: "sessions", before: "end" },
+    { words: "roles", before: "end" },
+    { words: "tenants", before: "end" },
+    { words: "grants", before: "end for" },
+    { words: "permissions", before: "end on for" },
+    { words: "api keys" },
+    { words: "service accounts" },
+    { words: "oidc providers" },
+    { words: "rls policies" },
+    { words: "audit log" },
+    { words: "auth help" },
+  ],
+  list: [{ words: "api keys" }],
+  kill: [{ words: "session" }],
+  verify: [{ words: "audit chain" }],
+  revoke: [{ words: "api key" }],
+};
+
+/** What GRANT and REVOKE may begin with, but no role without quotes: these words are reserved. */
+const reservedInGrant = ["select", "all", "create", "references", "grant"];
+
+/** Second keywords that may make a statement ours, by its first one; `grant` means that any word may. */
+const keywords: readonly { readonly first: string; readonly second: readonly string[] | "grant" }[] = [
+  { first: "create", second: secondWords("create", "user", "role") },
+  { first: "alter", second: secondWords("alter", "user", "role") },
+  { first: "drop", second: secondWords("drop", "user", "role") },
+  { first: "show", second: secondWords("show") },
+  { first: "grant", second: "grant" },
+  { first: "revoke", second: "grant" },
+  { first: "list", second: secondWords("list") },
+  { first: "kill", second: secondWords("kill") },
+  { first: "verify", second: secondWords("verify") },
 ];
+
+function secondWords(first: string, ...others: readonly string[]): readonly string[] {
+  return [...others, ...(phrases[first] ?? []).map(({ words }) => words.split(" ")[0] ?? "")];
+}
 
 /** First letter of a statement, in either case → index into `keywords` plus one; 0 for every other byte. */
 const firstLetter: Readonly<Uint8Array> = Uint8Array.from(
@@ -82,6 +126,15 @@ function loopFindsSemicolon(text: Buffer, start: number, end: number): boolean {
   return false;
 }
 
+/** Behind GRANT or REVOKE: false when it is about a privilege on an object, except CONNECT ON DATABASE. */
+function mayGrantRole(text: Buffer, start: number, end: number): boolean {
+  for (const word of reservedInGrant) if (wordEnd(text, start, end, word) >= 0) return false;
+  let at = start;
+  while (at < end && isIdentifierPart(text[at])) at++;
+  const next = skipWhitespace(text, at, end);
+  return wordEnd(text, next, end, "on") < 0 || wordEnd(text, start, end, "connect") >= 0;
+}
+
 /**
  * The hot path's question: might this text hold a statement of ours, or more than one statement? `false` is
  * certain; `true` means that {@link classify} must look. Reads bytes only: nothing is decoded, and for texts of
@@ -99,7 +152,11 @@ export function mayNeedAttention(text: Buffer, start: number, end: number): bool
   if (keyword !== undefined && afterFirst >= 0) {
     const second = skipWhitespace(text, afterFirst, end);
     if (mayBeComment(text, second, end)) return true;
-    for (const word of keyword.second) if (wordEnd(text, second, end, word) >= 0) return true;
+    if (keyword.second === "grant") {
+      if (mayGrantRole(text, second, end)) return true;
+    } else {
+      for (const word of keyword.second) if (wordEnd(text, second, end, word) >= 0) return true;
+    }
   }
   return hasInnerSemicolon(text, at, end);
 }
@@ -121,7 +178,7 @@ function isOurSetting(token: TokenScanner): boolean {
     token.next();
     return token.isWord("database");
   }
-  if (!token.isWord("role")) return false;
+  if (!token.isWord("role") && !token.isWord("inherit")) return false;
   token.next();
   // SET role TO r and SET role = r are PostgreSQL's default for its own parameter `role`.
   return !(token.isSymbol("=") || token.isWord("to") || token.isWord("from"));
@@ -145,22 +202,42 @@ function isOurAlter(token: TokenScanner): boolean {
   return isOurSetting(token);
 }
 
-/**
- * Whether the single statement between two positions begins as one of ours. Its grammar may still hand a
- * ROLE spelling back to PostgreSQL.
- */
-export function isOurs(text: Buffer, start: number, end: number, options: LexerOptions): boolean {
-  const token = new TokenScanner(text, start, end, options);
+/** After GRANT or REVOKE: roles to users, or CONNECT ON DATABASE; the first ON or TO decides. */
+function isOurGrant(token: TokenScanner): boolean {
+  if (reservedInGrant.some((word) => token.isWord(word))) return false;
+  const isConnect = token.isWord("connect");
   token.next();
-  if (token.isWord("show")) {
+  if (isConnect && token.isWord("on")) {
     token.next();
-    if (!token.isWord("users") && !token.isWord("session")) return false;
-    token.next();
-    return atEnd(token);
+    return token.isWord("database");
   }
-  const isAlter = token.isWord("alter");
-  if (!isAlter && !token.isWord("create") && !token.isWord("drop")) return false;
-  token.next();
+  if (token.isWord("option")) {
+    // REVOKE ADMIN OPTION FOR r FROM n: what options are granted is PostgreSQL's alone.
+    token.next();
+    if (token.isWord("for")) return false;
+  }
+  while (!atEnd(token) && !token.isWord("to") && !token.isWord("from")) {
+    if (token.isWord("on")) return false;
+    token.next();
+  }
+  return true;
+}
+
+/** After the first word of a statement: does one of its phrases follow? */
+function beginsPhrase(first: string, token: TokenScanner): boolean {
+  for (const { words, before } of phrases[first] ?? []) {
+    const [second = "", third] = words.split(" ");
+    if (!token.isWord(second)) continue;
+    token.next();
+    if (third !== undefined) return token.isWord(third);
+    if (before === undefined) return true;
+    return before.split(" ").some((word) => (word === "end" ? atEnd(token) : token.isWord(word)));
+  }
+  return false;
+}
+
+/** After CREATE, ALTER or DROP: a user, or a role? */
+function isUserOrRole(token: TokenScanner, isAlter: boolean): boolean {
   if (token.isWord("role")) {
     token.next();
     return !isAlter || isOurAlter(token);
@@ -171,6 +248,25 @@ export function isOurs(text: Buffer, start: number, end: number, options: LexerO
   if (!token.isWord("mapping")) return true;
   token.next();
   return !isUserMapping(token);
+}
+
+/**
+ * Whether the single statement between two positions begins as one of ours. Its grammar may still hand a
+ * ROLE spelling or a GRANT back to PostgreSQL.
+ */
+export function isOurs(text: Buffer, start: number, end: number, options: LexerOptions): boolean {
+  const token = new TokenScanner(text, start, end, options);
+  token.next();
+  const first = keywords.find((keyword) => token.isWord(keyword.first))?.first;
+  if (first === undefined) return false;
+  const afterFirst = token.end;
+  token.next();
+  if (beginsPhrase(first, token)) return true;
+  const again = new TokenScanner(text, afterFirst, end, options);
+  again.next();
+  if (first === "grant" || first === "revoke") return isOurGrant(again);
+  if (first !== "create" && first !== "alter" && first !== "drop") return false;
+  return isUserOrRole(again, first === "alter");
 }
 
 /** Splits the text between two byte positions and says of each statement who runs it. */

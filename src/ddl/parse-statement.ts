@@ -2,12 +2,14 @@
 
 import { SqlError } from "../errors/sql-error.ts";
 import { SyntaxError as GrammarError, parse } from "./auth-parser.js";
-import { buildStatement, type PositionOf } from "./build-statement.ts";
+import { buildStatement } from "./build-statement.ts";
+import { staysUpstream } from "./build-user.ts";
+import type { PositionOf } from "./build-values.ts";
 import { isOurs } from "./classify.ts";
 import { type LexerOptions, TokenScanner } from "./lexer.ts";
 import { isReservedWord } from "./reserved-words.ts";
 import type { Statement } from "./statement.ts";
-import type { OptionSyntax, StatementSyntax } from "./statement-syntax.ts";
+import type { StatementSyntax } from "./statement-syntax.ts";
 import { refuseLongStatement } from "./statement-text.ts";
 import { describeSyntaxError } from "./syntax-error.ts";
 
@@ -26,39 +28,52 @@ function characterPositions(text: string): PositionOf {
   };
 }
 
-/** Whether the second keyword is ROLE. */
-function isRoleSpelling(bytes: Buffer, options: LexerOptions): boolean {
+/**
+ * Whether a statement that the grammar refuses is PostgreSQL's to refuse: a ROLE spelling without a password and
+ * without what only our grammar knows.
+ */
+function isRefusedUpstream(text: string, bytes: Buffer, options: LexerOptions): boolean {
   const scanner = new TokenScanner(bytes, 0, bytes.length, options);
   scanner.next();
+  if (!scanner.isWord("create") && !scanner.isWord("alter") && !scanner.isWord("drop")) return false;
   scanner.next();
-  return scanner.isWord("role");
+  return scanner.isWord("role") && !/login|password|\bif\s+not\b|\bset\s+inherit\b/i.test(text);
 }
 
-function isLoginOrPassword(option: OptionSyntax): boolean {
-  if (option.type === "password") return option.value !== null;
-  return option.word === "LOGIN" || option.word === "UNENCRYPTED PASSWORD";
+/** Turns the end of what the lexer reads of a predicate into an offset of the parser. */
+function findPredicateEnd(text: string, offset: number, options: LexerOptions): number {
+  const bytes = Buffer.from(text.slice(offset));
+  const token = new TokenScanner(bytes, 0, bytes.length, options);
+  let depth = 1;
+  while (depth > 0 && token.next() !== "end" && token.kind !== "unterminated") {
+    if (token.isSymbol("(")) depth++;
+    else if (token.isSymbol(")")) depth--;
+    else if (token.isSymbol(";")) break;
+  }
+  return offset + bytes.toString("utf8", 0, token.start).length;
 }
 
-/** Options of ALTER that the catalog keeps for a user. */
-function isKeptForUsers(option: OptionSyntax): boolean {
-  return option.type !== "flag" || option.word === "LOGIN" || option.word === "NOLOGIN";
-}
-
-/**
- * Whether a ROLE spelling is about a role of PostgreSQL's own. A statement with a password never is: PostgreSQL
- * would write it to its log.
- */
-function staysUpstream(syntax: StatementSyntax): boolean {
-  if (syntax.type !== "create" && syntax.type !== "alter") return false;
-  if (syntax.spelling === "USER") return false;
-  return !syntax.options.some(syntax.type === "create" ? isLoginOrPassword : isKeptForUsers);
+/** Whether the grammar understands a statement that is PostgreSQL's to run. */
+function isForPostgres(syntax: StatementSyntax): boolean {
+  switch (syntax.type) {
+    case "create":
+    case "alter":
+      return staysUpstream(syntax);
+    case "grant_roles":
+    case "grant_connect":
+      return syntax.hasOptions;
+    default:
+      return false;
+  }
 }
 
 /**
  * Parses the text of one statement (a trailing semicolon is fine).
  *
  * @returns "forward" when the statement belongs to PostgreSQL: it does not begin as one of ours, or it is a ROLE
- *   spelling about a role that is not a user, or one that the grammar does not know and that holds no password.
+ *   spelling about a role of PostgreSQL's own, or one that the grammar does not know and that holds no password, or a
+ *   GRANT with options (WITH ADMIN OPTION, GRANTED BY) that the catalog does not keep. Such a grant of a role of ours
+ *   needs the rights of a PostgreSQL superuser, and the reconciler takes it back.
  * @throws SqlError syntax_error with the position, in characters within `text`, and what was expected;
  *   feature_not_supported, invalid_parameter_value, reserved_name, character_not_in_repertoire for what the
  *   statement says; program_limit_exceeded and statement_too_complex for what it costs. No message holds a
@@ -77,11 +92,12 @@ export function parseStatement(
     const syntax: StatementSyntax = parse(text, {
       isReserved: isReservedWord,
       standardConformingStrings: options.standardConformingStrings,
+      findPredicateEnd: (whole: string, offset: number) => findPredicateEnd(whole, offset, options),
     });
-    return staysUpstream(syntax) ? "forward" : buildStatement(syntax, positionOf);
+    return isForPostgres(syntax) ? "forward" : buildStatement(syntax, positionOf);
   } catch (error) {
     if (error instanceof GrammarError) {
-      if (isRoleSpelling(bytes, options) && !/login|password/i.test(text)) return "forward";
+      if (isRefusedUpstream(text, bytes, options)) return "forward";
       const { offset } = error.location.start;
       throw describeSyntaxError(text, offset, positionOf(offset), error.expected, options);
     }
