@@ -5,15 +5,21 @@
  */
 
 import type { Statement } from "../ddl/statement.ts";
+import type { TransactionControl } from "../ddl/transaction-control.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { Column } from "../exec/result.ts";
+import type { PreparedCommit } from "../exec/statement-transaction.ts";
 import { encodeCommandComplete, encodePortalSuspended, encodeSqlError } from "../wire/backend-message.ts";
+import { decodeCommandComplete } from "../wire/backend-message-decoding.ts";
 import { decodeFrontendMessage, type FrontendMessage, type ObjectName } from "../wire/frontend-message.ts";
 import { encodeDescribe, encodeFlush, encodeParse } from "../wire/frontend-message-encoding.ts";
 import { resolveResultFormats } from "../wire/row-encoding.ts";
+import type { PairedTransaction } from "./paired-transaction.ts";
+import { missingPortal } from "./query-errors.ts";
 import type { Relay } from "./relay.ts";
-import { missingPortal } from "./simple-query.ts";
+import type { QuerySession } from "./simple-query.ts";
 import { encodeNotices, encodeRows, type StatementRunner } from "./statement-runner.ts";
+import { cannotPrepare, followControl } from "./transaction-end.ts";
 
 type Message<T extends FrontendMessage["type"]> = Extract<FrontendMessage, { type: T }>;
 
@@ -44,20 +50,25 @@ const typeNames: Readonly<Record<Column["type"], string>> = {
   timestamptz: "timestamptz",
 };
 
+const sync = 0x53; // S
+
 export class ExtendedQuery {
+  readonly #session: QuerySession;
   readonly #relay: Relay;
   readonly #runner: StatementRunner;
+  readonly #paired: PairedTransaction;
   readonly #columnsOf: (statement: Statement) => readonly Column[] | undefined;
   readonly #statements = new Map<ObjectName, OwnStatement>();
   readonly #portals = new Map<ObjectName, OwnPortal>();
+  /** Prepared statements that control the transaction, and the portals made from them. */
+  readonly #controls = new Map<ObjectName, TransactionControl>();
+  readonly #controlPortals = new Map<ObjectName, TransactionControl>();
 
-  constructor(
-    relay: Relay,
-    runner: StatementRunner,
-    columnsOf: (statement: Statement) => readonly Column[] | undefined,
-  ) {
-    this.#relay = relay;
-    this.#runner = runner;
+  constructor(session: QuerySession, columnsOf: (statement: Statement) => readonly Column[] | undefined) {
+    this.#session = session;
+    this.#relay = session.relay;
+    this.#runner = session.runner;
+    this.#paired = session.paired;
     this.#columnsOf = columnsOf;
   }
 
@@ -74,7 +85,29 @@ export class ExtendedQuery {
     return this.#portals.has(name);
   }
 
-  forgetPortals(): void {
+  get hasControls(): boolean {
+    return this.#controls.size > 0;
+  }
+
+  /** A statement that is being prepared under this name controls the transaction, or does not. */
+  noteControl(name: ObjectName, control: TransactionControl | undefined): void {
+    if (control === undefined) this.#controls.delete(name);
+    else this.#controls.set(name, control);
+  }
+
+  /** True when Execute of this portal is not the upstream's alone. */
+  mustRun(portal: ObjectName): boolean {
+    return this.#portals.has(portal) || (this.#paired.isOpen && this.#controlPortals.has(portal));
+  }
+
+  /** True when the next Sync commits statements of ours: outside a transaction block, where a pipeline is one transaction. */
+  get mustCommitAtSync(): boolean {
+    return this.#paired.isOpen && this.#relay.ledger.status === "I";
+  }
+
+  /** ReadyForQuery has said that no transaction is open. */
+  onTransactionEnd(): void {
+    this.#controlPortals.clear();
     if (this.#portals.size === 0) return;
     this.#portals.clear();
     this.#updateRelay();
@@ -92,6 +125,9 @@ export class ExtendedQuery {
     }
     const own = this.#statements.get(bind.statement);
     this.#portals.delete(bind.portal);
+    this.#controlPortals.delete(bind.portal);
+    const control = this.#controls.get(bind.statement);
+    if (control !== undefined) this.#controlPortals.set(bind.portal, control);
     if (own !== undefined) {
       this.#portals.set(bind.portal, { ...own, resultFormats: bind.resultFormats, progress: undefined });
     }
@@ -135,12 +171,52 @@ export class ExtendedQuery {
     this.#updateRelay();
   }
 
-  /** Execute of a portal of ours. */
-  async execute(body: Buffer): Promise<void> {
-    const execute = decodeAs(body, 0x45, "Execute");
+  /** Execute of a portal of ours, or of one that ends the transaction. */
+  async execute(message: Buffer): Promise<void> {
+    const execute = decodeAs(message.subarray(5), 0x45, "Execute");
     await this.#relay.settle(flush);
+    if (this.#isSkipping()) return;
     const portal = this.#portals.get(execute.portal);
-    if (this.#isSkipping() || portal === undefined) return;
+    if (portal !== undefined) await this.#executeOwn(execute, portal);
+    else {
+      const control = this.#controlPortals.get(execute.portal);
+      if (control === undefined) this.#relay.sendExtended(message);
+      else await this.#executeControl(message, control);
+    }
+  }
+
+  /** Sync that ends a pipeline with statements of ours: they and what PostgreSQL did in it commit together, or not at all. */
+  async sync(message: Buffer): Promise<void> {
+    await this.#relay.settle(flush);
+    if (this.#relay.isStopped) return;
+    let prepared: PreparedCommit | undefined;
+    if (!this.#isSkipping()) {
+      try {
+        prepared = await this.#paired.prepareCommit();
+      } catch (error) {
+        await this.#fail(error);
+      }
+    }
+    let hasFailed = this.#isSkipping();
+    let ready: Buffer | undefined;
+    await this.#relay.converseSync(message, (type, body) => {
+      if (type === "E") hasFailed = true;
+      if (type !== "Z") return "forward";
+      ready = Buffer.from(body);
+      return "finish";
+    });
+    try {
+      if (hasFailed || ready === undefined) await prepared?.rollback();
+      else await prepared?.commit();
+    } catch (error) {
+      if (!this.#relay.isStopped) this.#relay.writeToClient(encodeSqlError(this.#runner.asSqlError(error)));
+    }
+    await this.#paired.discard();
+    this.#updateRelay();
+    if (!this.#relay.isStopped) this.#relay.writeToClient(encodeReadyForQuery(this.#relay.ledger.status));
+  }
+
+  async #executeOwn(execute: Message<"Execute">, portal: OwnPortal): Promise<void> {
     if (!(await this.#portalExists(execute.portal))) return;
     try {
       const messages: Buffer[] = [];
@@ -148,18 +224,54 @@ export class ExtendedQuery {
         throw new SqlError("object_not_in_prerequisite_state", `portal "${execute.portal}" cannot be run`);
       }
       if (portal.progress === undefined) {
-        const result = await this.#runner.run(portal.statement, this.#relay.ledger.status);
+        const paired = this.#isAlone() ? undefined : this.#paired;
+        const result = await this.#runner.run(portal.statement, this.#relay.ledger.status, paired);
         // It was about one of our users when it was prepared; now only PostgreSQL knows the name.
         if (result === "forward") throw new SqlError("undefined_object", "user does not exist");
         messages.push(...encodeNotices(result));
         const formats = resolveResultFormats(portal.resultFormats, portal.columns?.length ?? 0);
         portal.progress = { rows: encodeRows(result, formats), tag: result.tag, fetched: 0 };
+        this.#updateRelay();
       }
       messages.push(...fetch(portal.progress, execute.maxRows));
       if (!this.#relay.isStopped) this.#relay.writeToClient(Buffer.concat(messages));
     } catch (error) {
       await this.#fail(error);
     }
+  }
+
+  // Outside a block, first in its pipeline, and followed by Sync: a transaction of its own, which commits at once.
+  #isAlone(): boolean {
+    const { ledger, nextFromClient } = this.#relay;
+    return ledger.status === "I" && !ledger.hasExecuted && !this.#paired.isOpen && nextFromClient === sync;
+  }
+
+  async #executeControl(message: Buffer, control: TransactionControl): Promise<void> {
+    let prepared: PreparedCommit | undefined;
+    try {
+      if (control.kind === "prepare_transaction") throw cannotPrepare();
+      if (control.kind === "commit") prepared = await this.#paired.prepareCommit();
+    } catch (error) {
+      await this.#fail(error);
+      return;
+    }
+    let tag: string | undefined;
+    await this.#relay.converse(Buffer.concat([message, flush]), false, (type, body) => {
+      if (type === "E") return "forward-and-finish";
+      if (type !== "C") return "forward";
+      tag = decodeCommandComplete(body);
+      return "finish";
+    });
+    try {
+      if (prepared !== undefined) await (tag === "COMMIT" ? prepared.commit() : prepared.rollback());
+      else if (tag !== undefined) await followControl(this.#session, control);
+    } catch (error) {
+      await this.#fail(error);
+      return;
+    } finally {
+      this.#updateRelay();
+    }
+    if (tag !== undefined && !this.#relay.isStopped) this.#relay.writeToClient(encodeCommandComplete(tag));
   }
 
   // The upstream discards everything up to Sync after an error, and so do we.
@@ -189,6 +301,7 @@ export class ExtendedQuery {
 
   #updateRelay(): void {
     this.#relay.hasOwn = this.hasOwn;
+    this.#relay.isWatchingTransaction = this.#paired.isOpen;
   }
 }
 

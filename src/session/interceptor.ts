@@ -2,31 +2,32 @@
 
 import { classify, mayNeedAttention } from "../ddl/classify.ts";
 import type { Statement } from "../ddl/statement.ts";
+import { mayBeTransactionControl, parseTransactionControl } from "../ddl/transaction-control.ts";
 import type { Column } from "../exec/result.ts";
 import { type Verdict, verdicts } from "../wire/framer.ts";
 import { ExtendedQuery } from "./extended-query.ts";
+import type { PairedTransaction } from "./paired-transaction.ts";
 import type { Relay } from "./relay.ts";
 import type { Interceptor } from "./relay-contracts.ts";
-import { runSimpleQuery } from "./simple-query.ts";
+import { hasTransactionControl, type QuerySession, runSimpleQuery } from "./simple-query.ts";
 import type { StatementRunner } from "./statement-runner.ts";
 
 const headerBytes = 5;
-const letter = { query: 0x51, parse: 0x50, bind: 0x42, execute: 0x45, close: 0x43 } as const;
+const letter = { query: 0x51, parse: 0x50, bind: 0x42, execute: 0x45, close: 0x43, sync: 0x53 } as const;
 const statementTarget = 0x53; // S
 
 export class StatementInterceptor implements Interceptor {
-  readonly #relay: Relay;
-  readonly #runner: StatementRunner;
+  readonly #session: QuerySession;
   readonly #extended: ExtendedQuery;
 
   constructor(
     relay: Relay,
     runner: StatementRunner,
+    paired: PairedTransaction,
     columnsOf: (statement: Statement) => readonly Column[] | undefined,
   ) {
-    this.#relay = relay;
-    this.#runner = runner;
-    this.#extended = new ExtendedQuery(relay, runner, columnsOf);
+    this.#session = { relay, runner, paired };
+    this.#extended = new ExtendedQuery(this.#session, columnsOf);
   }
 
   inspect(type: number, buffer: Buffer, start: number, end: number): Verdict {
@@ -35,7 +36,7 @@ export class StatementInterceptor implements Interceptor {
       case letter.query:
         // Malformed: the upstream words the error.
         if (end === bodyStart || buffer[end - 1] !== 0) return verdicts.pass;
-        return this.#inspectText(buffer, bodyStart, end - 1);
+        return this.#inspectQuery(buffer, bodyStart, end - 1);
       case letter.parse: {
         const nameEnd = buffer.indexOf(0, bodyStart);
         const textEnd = nameEnd === -1 ? -1 : buffer.indexOf(0, nameEnd + 1);
@@ -47,7 +48,8 @@ export class StatementInterceptor implements Interceptor {
         ) {
           return verdicts.take;
         }
-        return this.#inspectText(buffer, nameEnd + 1, textEnd);
+        this.#noteControl(buffer, bodyStart, nameEnd, textEnd);
+        return this.#holdsOwn(buffer, nameEnd + 1, textEnd) ? verdicts.take : verdicts.pass;
       }
       case letter.bind:
         this.#extended.noteBind(buffer.subarray(bodyStart, end));
@@ -56,8 +58,10 @@ export class StatementInterceptor implements Interceptor {
         const nameEnd = buffer.indexOf(0, bodyStart);
         if (nameEnd === -1 || nameEnd >= end) return verdicts.pass;
         const name = buffer.toString("latin1", bodyStart, nameEnd);
-        return this.#extended.hasPortal(name) ? verdicts.take : verdicts.pass;
+        return this.#extended.mustRun(name) ? verdicts.take : verdicts.pass;
       }
+      case letter.sync:
+        return this.#extended.mustCommitAtSync ? verdicts.take : verdicts.pass;
       case letter.close: {
         const nameEnd = buffer.indexOf(0, bodyStart + 1);
         if (nameEnd === -1 || nameEnd >= end) return verdicts.pass;
@@ -75,21 +79,43 @@ export class StatementInterceptor implements Interceptor {
 
   async handle(type: number, message: Buffer): Promise<void> {
     const body = message.subarray(headerBytes);
-    if (type === letter.query) await runSimpleQuery(this.#relay, this.#runner, body.subarray(0, -1));
+    if (type === letter.query) await runSimpleQuery(this.#session, body.subarray(0, -1));
     else if (type === letter.parse) await this.#extended.parse(message);
     else if (type === letter.close) await this.#extended.close(message);
-    else await this.#extended.execute(body);
+    else if (type === letter.sync) await this.#extended.sync(message);
+    else await this.#extended.execute(message);
   }
 
   onTransactionEnd(): void {
-    this.#extended.forgetPortals();
+    this.#extended.onTransactionEnd();
   }
 
-  #inspectText(buffer: Buffer, start: number, end: number): Verdict {
-    if (!mayNeedAttention(buffer, start, end)) return verdicts.pass;
-    const standardConformingStrings =
-      this.#relay.connection.parameters.get("standard_conforming_strings") !== "off";
-    const statements = classify(buffer, start, end, { standardConformingStrings });
-    return statements.some(({ kind }) => kind === "ours") ? verdicts.take : verdicts.pass;
+  close(): void {
+    void this.#session.paired.discard();
+  }
+
+  #inspectQuery(buffer: Buffer, start: number, end: number): Verdict {
+    const { relay, paired } = this.#session;
+    if (this.#holdsOwn(buffer, start, end)) return verdicts.take;
+    if (!paired.isOpen) return verdicts.pass;
+    const options = { standardConformingStrings: relay.standardConformingStrings };
+    return hasTransactionControl(buffer, start, end, options) ? verdicts.take : verdicts.pass;
+  }
+
+  #holdsOwn(buffer: Buffer, start: number, end: number): boolean {
+    if (!mayNeedAttention(buffer, start, end)) return false;
+    const options = { standardConformingStrings: this.#session.relay.standardConformingStrings };
+    return classify(buffer, start, end, options).some(({ kind }) => kind === "ours");
+  }
+
+  // Drivers prepare COMMIT once and run it for years: its name must be known before the first statement of ours.
+  #noteControl(buffer: Buffer, nameStart: number, nameEnd: number, textEnd: number): void {
+    const mayControl = mayBeTransactionControl(buffer, nameEnd + 1, textEnd);
+    if (!mayControl && !this.#extended.hasControls) return;
+    const name = buffer.toString("latin1", nameStart, nameEnd);
+    this.#extended.noteControl(
+      name,
+      mayControl ? parseTransactionControl(buffer, nameEnd + 1, textEnd) : undefined,
+    );
   }
 }

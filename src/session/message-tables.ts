@@ -6,6 +6,8 @@ import { countedReplies } from "./reply-ledger.ts";
 export const clientTable = actionTable({ pass: "dH", observe: "BDECSFcf", inspect: "QPX" });
 /** While statements of ours are prepared, the messages that may name one are looked at. */
 export const clientTableWithOwn = actionTable({ pass: "dH", observe: "DSFcf", inspect: "QPXBEC" });
+/** While the client's transaction holds statements of ours: its end must be seen before it happens. */
+export const clientTableInTransaction = actionTable({ pass: "dH", observe: "DFcf", inspect: "QPXBECS" });
 /** While a COPY that is part of a multi-statement string waits for the client's data. */
 export const clientTableInCopy = actionTable({ pass: "dHS", inspect: "cfX" });
 export const upstreamTable = actionTable({ pass: "dcDAtVvNH", observe: countedReplies, inspect: "ZSEGW" });

@@ -10,6 +10,8 @@ export interface Interceptor {
   handle(type: number, message: Buffer): Promise<void>;
   /** A transaction has ended: portals are gone. */
   onTransactionEnd(): void;
+  /** The session is over. */
+  close(): void;
 }
 
 export interface RelayListener {

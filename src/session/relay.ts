@@ -12,6 +12,7 @@ import type { Transport, TransportHandler } from "../wire/transport.ts";
 import {
   clientTable,
   clientTableInCopy,
+  clientTableInTransaction,
   clientTableWithOwn,
   upstreamTable,
   upstreamTableInExchange,
@@ -58,6 +59,8 @@ export class Relay {
   readonly #fromClient: MessageFramer;
   readonly #fromUpstream: MessageFramer;
   #clientTable = clientTable;
+  #hasOwn = false;
+  #isWatchingTransaction = false;
   #isClientBlocked = false;
   #isUpstreamBlocked = false;
   #isHandling = false;
@@ -129,8 +132,24 @@ export class Relay {
 
   /** Says whether Bind, Execute and Close have to be shown to the interceptor. */
   set hasOwn(hasOwn: boolean) {
-    this.#clientTable = hasOwn ? clientTableWithOwn : clientTable;
-    this.#fromClient.table = this.#clientTable;
+    this.#hasOwn = hasOwn;
+    this.#chooseTable();
+  }
+
+  /** Says whether the end of the transaction has to be seen coming: then every Query, Execute and Sync is shown. */
+  set isWatchingTransaction(isWatching: boolean) {
+    this.#isWatchingTransaction = isWatching;
+    this.#chooseTable();
+  }
+
+  /** As the session's setting is; how its string literals are read. */
+  get standardConformingStrings(): boolean {
+    return this.connection.parameters.get("standard_conforming_strings") !== "off";
+  }
+
+  /** Type byte of the message that the client has sent behind the one that is handled; undefined when none has come. */
+  get nextFromClient(): number | undefined {
+    return this.#fromClient.nextKeptType;
   }
 
   get isStopped(): boolean {
@@ -158,6 +177,12 @@ export class Relay {
     await new Promise<void>((resolve) => {
       this.#settledWaiter = resolve;
     });
+  }
+
+  /** As `converse`, for the client's Sync: what is owed to the messages before it is owed no more. */
+  converseSync(message: Buffer, onReply: (type: string, body: Buffer) => ReplyDecision): Promise<void> {
+    this.ledger.noteSynced();
+    return this.converse(message, true, onReply);
   }
 
   /**
@@ -337,6 +362,12 @@ export class Relay {
     const waiter = this.#settledWaiter;
     this.#settledWaiter = undefined;
     if (waiter !== undefined) queueMicrotask(waiter);
+  }
+
+  #chooseTable(): void {
+    if (this.#isWatchingTransaction) this.#clientTable = clientTableInTransaction;
+    else this.#clientTable = this.#hasOwn ? clientTableWithOwn : clientTable;
+    this.#fromClient.table = this.#clientTable;
   }
 
   #blockUpstream(): void {

@@ -32,6 +32,12 @@ export class ReplyLedger {
   #syncsSinceExecute = 0;
   #isCopyingIn = false;
   #isCopyDone = false;
+  #hasExecuted = false;
+
+  /** True once a statement was executed upstream since the last Sync: there is an implicit transaction. */
+  get hasExecuted(): boolean {
+    return this.#hasExecuted;
+  }
 
   /** True when nothing has been sent that is not answered, and nothing waits for a Sync. */
   get isEven(): boolean {
@@ -67,13 +73,16 @@ export class ReplyLedger {
         this.#repliesOwed = 0;
         this.#syncsSinceExecute = 0;
         this.#isCopyDone = false;
+        this.#hasExecuted = false;
         return;
       case letter.sync:
         this.#readyOwed += 1;
         this.#repliesOwed = 0;
+        this.#hasExecuted = false;
         if (!this.#isCopyDone) this.#syncsSinceExecute += 1;
         return;
       case letter.execute:
+        this.#hasExecuted = true;
         this.#repliesOwed += 1;
         this.#syncsSinceExecute = 0;
         this.#isCopyDone = false;
@@ -114,6 +123,12 @@ export class ReplyLedger {
     this.#repliesSeen = 0;
     this.hasErrorSinceReady = false;
     this.#isCopyingIn = false;
+  }
+
+  /** A Sync is sent by `noteOwnQuery`'s way: the messages before it are closed off. */
+  noteSynced(): void {
+    this.#repliesOwed = 0;
+    this.#hasExecuted = false;
   }
 
   /** A Query of the front-end's own; it leaves what is owed behind the last Sync alone. */

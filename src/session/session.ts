@@ -15,6 +15,7 @@ import {
 import type { Transport } from "../wire/transport.ts";
 import { cancelKeyBytes } from "./cancel-registry.ts";
 import { StatementInterceptor } from "./interceptor.ts";
+import { PairedTransaction } from "./paired-transaction.ts";
 import { Relay } from "./relay.ts";
 import type { Interceptor } from "./relay-contracts.ts";
 import type { SessionServices } from "./services.ts";
@@ -42,6 +43,7 @@ export class Session {
   #ticket: Ticket | undefined;
   #lease: Lease | undefined;
   #relay: Relay | undefined;
+  #interceptor: Interceptor | undefined;
   #unregisterCancel: (() => void) | undefined;
   #ending: { readonly error: SqlError; readonly mode: EndingMode } | undefined;
   #isClosed = false;
@@ -173,6 +175,7 @@ export class Session {
         inspect: (type, buffer, start, end) => interceptor.current?.inspect(type, buffer, start, end) ?? 0,
         handle: async (type, message) => interceptor.current?.handle(type, message),
         onTransactionEnd: () => interceptor.current?.onTransactionEnd(),
+        close: () => interceptor.current?.close(),
       },
       {
         onClientGone: () => this.leave(),
@@ -184,7 +187,9 @@ export class Session {
         },
       },
     );
-    interceptor.current = new StatementInterceptor(relay, runner, this.#services.columnsOf);
+    const paired = new PairedTransaction(() => this.#services.executor.beginTransaction(lease.connection));
+    interceptor.current = new StatementInterceptor(relay, runner, paired, this.#services.columnsOf);
+    this.#interceptor = interceptor.current;
     return relay;
   }
 
@@ -221,6 +226,7 @@ export class Session {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#unregisterCancel?.();
+    this.#interceptor?.close();
     const relay = this.#relay;
     const lease = this.#lease;
     this.#ticket?.cancel(new SqlError("connection_failure", "the client has closed the connection"));

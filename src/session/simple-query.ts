@@ -1,129 +1,129 @@
-/** Runs a Query that holds statements of ours, each in its place among the others (PostgreSQL manual 54.2.2). */
+/**
+ * Runs a Query that holds statements of ours, or that ends a transaction with some, each in its place among the others
+ * (PostgreSQL manual 54.2.2).
+ */
 
 import { classify } from "../ddl/classify.ts";
-import type { SqlError } from "../errors/sql-error.ts";
-import {
-  encodeCommandComplete,
-  encodeErrorResponse,
-  encodeReadyForQuery,
-  encodeSqlError,
-} from "../wire/backend-message.ts";
-import { decodeErrorFields } from "../wire/backend-message-decoding.ts";
-import { encodeDescribe, encodeFlush, encodeSync } from "../wire/frontend-message-encoding.ts";
+import type { LexerOptions } from "../ddl/lexer.ts";
+import { parseTransactionControl, type TransactionControl } from "../ddl/transaction-control.ts";
+import { encodeCommandComplete, encodeReadyForQuery } from "../wire/backend-message.ts";
+import { encodeFlush, encodeQuery } from "../wire/frontend-message-encoding.ts";
 import { encodeResultDescription } from "../wire/row-encoding.ts";
+import { forwardText, type TextPart } from "./forward-text.ts";
+import type { PairedTransaction } from "./paired-transaction.ts";
+import { encodeMovedError, failTransaction } from "./query-errors.ts";
 import type { Relay } from "./relay.ts";
 import { encodeNotices, encodeRows, type StatementRunner } from "./statement-runner.ts";
+import { runTransactionControl } from "./transaction-end.ts";
 
-/** Name of a portal that never exists: describing it puts a transaction into the failed state. */
-export const missingPortal = "nodedb: a statement of the front-end failed";
+/** A part of the text: one statement of ours, one that controls the transaction, or neighbours that are PostgreSQL's. */
+interface Piece extends TextPart {
+  readonly kind: "forward" | "ours" | "control";
+  readonly control: TransactionControl | undefined;
+}
 
-/** Statements in the order of the text; neighbours that are PostgreSQL's stay one text and one implicit transaction. */
-type Piece = { readonly kind: "forward" | "ours"; readonly start: number; readonly end: number };
+/** What a session's statements of ours work on. */
+export interface QuerySession {
+  readonly relay: Relay;
+  readonly runner: StatementRunner;
+  readonly paired: PairedTransaction;
+}
 
-function cutIntoPieces(text: Buffer, standardConformingStrings: boolean): Piece[] {
+/** True when the text ends, begins or marks a transaction somewhere. */
+export function hasTransactionControl(
+  text: Buffer,
+  start: number,
+  end: number,
+  options: LexerOptions,
+): boolean {
+  return classify(text, start, end, options).some(
+    (statement) => parseTransactionControl(text, statement.start, statement.end) !== undefined,
+  );
+}
+
+/**
+ * Runs the pieces one after the other until one fails, then sends the one ReadyForQuery that the client waits for. Several
+ * statements outside a transaction block are one transaction, as in PostgreSQL: the front-end begins and commits it, because
+ * the upstream gets them in several Querys.
+ *
+ * @param text of the Query, without its NUL
+ */
+export async function runSimpleQuery(session: QuerySession, text: Buffer): Promise<void> {
+  const { relay, paired } = session;
+  await relay.settle(encodeFlush());
+  const options = { standardConformingStrings: relay.standardConformingStrings };
+  const pieces = cutIntoPieces(text, options);
+  const isImplicit = relay.ledger.status === "I" && pieces.length > 1;
+  let isOwnBlock = false;
+  let hasFailed = false;
+  for (const piece of pieces) {
+    if (relay.isStopped) return;
+    if (isImplicit && relay.ledger.status === "I" && piece.control?.kind !== "begin") {
+      await runQuietly(relay, "BEGIN");
+      isOwnBlock = true;
+    }
+    if (piece.control?.kind === "begin") isOwnBlock = false;
+    hasFailed = !(await runPiece(session, text, piece));
+    if (relay.ledger.status === "I") isOwnBlock = false;
+    if (hasFailed) break;
+  }
+  if (relay.isStopped) return;
+  if (isOwnBlock) {
+    const end = Buffer.from(hasFailed ? "ROLLBACK" : "COMMIT", "latin1");
+    const control: TransactionControl = hasFailed
+      ? { kind: "rollback", chain: false }
+      : { kind: "commit", chain: false };
+    await runTransactionControl(session, end, { start: 0, end: end.length }, control, "silent");
+  } else if (hasFailed && relay.ledger.status === "I") await paired.discard();
+  if (!relay.isStopped) relay.writeToClient(encodeReadyForQuery(relay.ledger.status));
+}
+
+function cutIntoPieces(text: Buffer, options: LexerOptions): Piece[] {
   const pieces: Piece[] = [];
-  for (const { kind, start, end } of classify(text, 0, text.length, { standardConformingStrings })) {
+  for (const { kind, start, end } of classify(text, 0, text.length, options)) {
+    const control = kind === "ours" ? undefined : parseTransactionControl(text, start, end);
     const last = pieces.at(-1);
-    if (kind === "forward" && last?.kind === "forward")
-      pieces[pieces.length - 1] = { kind, start: last.start, end };
-    else pieces.push({ kind, start, end });
+    if (kind === "forward" && control === undefined && last?.kind === "forward") {
+      pieces[pieces.length - 1] = { kind, start: last.start, end, control };
+    } else pieces.push({ kind: control === undefined ? kind : "control", start, end, control });
   }
   return pieces;
 }
 
-/**
- * Runs the pieces one after the other until one fails, then sends the one ReadyForQuery that the client waits for.
- *
- * @param text of the Query, without its NUL
- */
-export async function runSimpleQuery(relay: Relay, runner: StatementRunner, text: Buffer): Promise<void> {
-  await relay.settle(encodeFlush());
-  const standardConformingStrings = relay.connection.parameters.get("standard_conforming_strings") !== "off";
-  for (const piece of cutIntoPieces(text, standardConformingStrings)) {
-    if (relay.isStopped) return;
-    const isDone =
-      piece.kind === "forward"
-        ? await forwardPiece(relay, text, piece)
-        : await runPiece(relay, runner, text, piece);
-    if (!isDone) break;
-  }
-  if (!relay.isStopped) relay.writeToClient(encodeReadyForQuery(relay.ledger.status));
-}
-
-async function runPiece(relay: Relay, runner: StatementRunner, text: Buffer, piece: Piece): Promise<boolean> {
-  const offset = charactersBefore(text, piece.start);
+/** @returns false when it failed, and the client has been told */
+async function runPiece(session: QuerySession, text: Buffer, piece: Piece): Promise<boolean> {
+  const { relay } = session;
+  if (piece.control !== undefined) return runTransactionControl(session, text, piece, piece.control, "told");
+  if (piece.kind === "forward") return forwardText(relay, text, piece);
   try {
-    const statement = runner.parse(text.subarray(piece.start, piece.end), false);
-    if (statement === "forward") return await forwardPiece(relay, text, piece);
-    const result = await runner.run(statement, relay.ledger.status);
-    if (result === "forward") return await forwardPiece(relay, text, piece);
-    if (relay.isStopped) return false;
-    const messages = encodeNotices(result);
-    if (result.table !== undefined) {
-      messages.push(encodeResultDescription(result.table.columns), ...encodeRows(result, []));
-    }
-    messages.push(encodeCommandComplete(result.tag));
-    relay.writeToClient(Buffer.concat(messages));
-    return true;
+    return await runOwn(session, text, piece);
   } catch (error) {
     if (relay.isStopped) return false;
     await failTransaction(relay);
-    relay.writeToClient(encodeMovedError(runner.asSqlError(error), offset));
+    relay.writeToClient(encodeMovedError(session.runner.asSqlError(error), text, piece.start));
     return false;
   }
 }
 
-/** As PostgreSQL does, an error inside a transaction block fails the block. */
-async function failTransaction(relay: Relay): Promise<void> {
-  if (relay.ledger.status !== "T") return;
-  const message = Buffer.concat([encodeDescribe("portal", missingPortal), encodeSync()]);
-  await relay.converse(message, true, (type) => (type === "Z" ? "finish" : "drop"));
-}
-
-/** @returns false when the upstream reported an error */
-async function forwardPiece(relay: Relay, text: Buffer, piece: Piece): Promise<boolean> {
-  const offset = charactersBefore(text, piece.start);
-  let hasFailed = false;
-  await relay.converse(encodeQueryBytes(text.subarray(piece.start, piece.end)), true, (type, body) => {
-    if (type === "Z") return "finish";
-    if (type !== "E") return "forward";
-    hasFailed = true;
-    const moved = movePosition(body, offset);
-    if (moved === undefined) return "forward";
-    relay.writeToClient(moved);
-    return "drop";
-  });
-  return !hasFailed;
-}
-
-function encodeQueryBytes(text: Buffer): Buffer {
-  const message = Buffer.allocUnsafe(text.length + 6);
-  message[0] = 0x51;
-  message.writeInt32BE(text.length + 5, 1);
-  text.copy(message, 5);
-  message[message.length - 1] = 0;
-  return message;
-}
-
-/** The error with its position counted from the beginning of the client's text; undefined when it names none. */
-function movePosition(body: Buffer, offset: number): Buffer | undefined {
-  const fields = decodeErrorFields(body);
-  const position = fields.get("P");
-  if (position === undefined || offset === 0) return undefined;
-  fields.set("P", String(Number(position) + offset));
-  return encodeErrorResponse(fields);
-}
-
-function encodeMovedError(error: SqlError, offset: number): Buffer {
-  const encoded = encodeSqlError(error);
-  return movePosition(encoded.subarray(5), offset) ?? encoded;
-}
-
-/** Characters, not bytes: PostgreSQL counts positions so. A byte that continues a UTF-8 character counts none. */
-function charactersBefore(text: Buffer, end: number): number {
-  let count = 0;
-  for (let index = 0; index < end; index += 1) {
-    if (((text[index] ?? 0) & 0xc0) !== 0x80) count += 1;
+async function runOwn(session: QuerySession, text: Buffer, piece: Piece): Promise<boolean> {
+  const { relay, runner, paired } = session;
+  const statement = runner.parse(text.subarray(piece.start, piece.end), false);
+  if (statement === "forward") return forwardText(relay, text, piece);
+  const isInTransaction = relay.ledger.status !== "I";
+  const result = await runner.run(statement, relay.ledger.status, isInTransaction ? paired : undefined);
+  if (result === "forward") return forwardText(relay, text, piece);
+  relay.isWatchingTransaction = paired.isOpen;
+  if (relay.isStopped) return false;
+  const messages = encodeNotices(result);
+  if (result.table !== undefined) {
+    messages.push(encodeResultDescription(result.table.columns), ...encodeRows(result, []));
   }
-  return count;
+  messages.push(encodeCommandComplete(result.tag));
+  relay.writeToClient(Buffer.concat(messages));
+  return true;
+}
+
+/** Runs a command of the front-end's own, of which the client sees nothing. */
+async function runQuietly(relay: Relay, command: string): Promise<void> {
+  await relay.converse(encodeQuery(command), true, (type) => (type === "Z" ? "finish" : "drop"));
 }

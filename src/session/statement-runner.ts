@@ -12,17 +12,13 @@ import type { StatementResult } from "../exec/result.ts";
 import type { Log } from "../observe/log.ts";
 import { encodeNotice, type FormatCode } from "../wire/backend-message.ts";
 import { encodeResultRow } from "../wire/row-encoding.ts";
+import type { PairedTransaction } from "./paired-transaction.ts";
 
 /** What the session knows at the moment that a statement is run. */
 export interface SessionState {
   readonly context: Omit<ExecutionContext, "dateStyle" | "timeZone" | "materials" | "transaction">;
   /** As the upstream last reported them. */
   readonly parameters: ReadonlyMap<string, string>;
-}
-
-/** Commands that only read, and so may run inside a transaction block. */
-function isReadOnly(statement: Statement): boolean {
-  return statement.kind.startsWith("show_") || statement.kind === "verify_audit_chain";
 }
 
 export class StatementRunner {
@@ -62,31 +58,28 @@ export class StatementRunner {
 
   /**
    * @param status of the client's transaction
+   * @param paired runs the statement as a part of the client's transaction, where there is one
    * @returns "forward" as `concernsForeignRole` would have told
    * @throws SqlError
    */
-  async run(statement: Statement, status: "I" | "T" | "E"): Promise<StatementResult | "forward"> {
+  async run(
+    statement: Statement,
+    status: "I" | "T" | "E",
+    paired: PairedTransaction | undefined,
+  ): Promise<StatementResult | "forward"> {
     if (status === "E") {
       throw new SqlError(
         "in_failed_sql_transaction",
         "current transaction is aborted, commands ignored until end of transaction block",
       );
     }
-    if (status === "T" && !isReadOnly(statement)) {
-      throw new SqlError(
-        "active_sql_transaction",
-        `${commandOf(statement)} cannot run inside a transaction block`,
-        {
-          hint: "Run it on its own, outside BEGIN and COMMIT.",
-        },
-      );
-    }
-    return this.#executor.execute(statement, {
+    const context: ExecutionContext = {
       ...this.#state.context,
       materials: new Map(),
       dateStyle: this.#state.parameters.get("DateStyle") ?? "ISO, MDY",
       timeZone: this.#state.parameters.get("TimeZone") ?? "UTC",
-    });
+    };
+    return paired === undefined ? this.#executor.execute(statement, context) : paired.run(statement, context);
   }
 
   /** Anything that was thrown, as what the client may see; a bug is logged under an id. */
@@ -108,9 +101,4 @@ export function encodeRows(result: StatementResult, formats: readonly FormatCode
   const { table } = result;
   if (table === undefined) return [];
   return table.rows.map((row) => encodeResultRow(table.columns, row, formats));
-}
-
-function commandOf(statement: Statement): string {
-  const words = statement.kind.replaceAll("_", " ").toUpperCase();
-  return "spelling" in statement ? words.replace("USER", statement.spelling) : words;
 }

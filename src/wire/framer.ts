@@ -86,6 +86,11 @@ export class MessageFramer {
     return this.#remaining > 0;
   }
 
+  /** Type byte of the message that is kept next; undefined when nothing is. */
+  get nextKeptType(): number | undefined {
+    return this.#stashLength > 0 ? this.#stash?.[0] : undefined;
+  }
+
   get isPaused(): boolean {
     return this.#isPaused;
   }

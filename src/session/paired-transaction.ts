@@ -1,0 +1,85 @@
+/**
+ * The part of a client's transaction that the front-end runs: opened by the first statement of ours inside a transaction,
+ * ended with it. Knows the savepoints that were set since.
+ */
+
+import type { Statement } from "../ddl/statement.ts";
+import type { ExecutionContext } from "../exec/context.ts";
+import type { StatementResult } from "../exec/result.ts";
+import type { PreparedCommit, StatementTransaction } from "../exec/statement-transaction.ts";
+
+interface Savepoint {
+  readonly name: string;
+  /** Statements of ours before it. */
+  readonly length: number;
+}
+
+export class PairedTransaction {
+  readonly #open: () => StatementTransaction;
+  #statements: StatementTransaction | undefined;
+  #savepoints: Savepoint[] = [];
+
+  /** @param open makes the list of statements of a new transaction */
+  constructor(open: () => StatementTransaction) {
+    this.#open = open;
+  }
+
+  /** True while the client's transaction holds statements of ours. */
+  get isOpen(): boolean {
+    return this.#statements !== undefined;
+  }
+
+  async run(statement: Statement, context: ExecutionContext): Promise<StatementResult | "forward"> {
+    const statements = this.#statements ?? this.#open();
+    const result = await statements.run(statement, context);
+    // One that only read, first in its transaction, leaves nothing to be committed.
+    if (!statements.isEmpty) this.#statements = statements;
+    return result;
+  }
+
+  /** SAVEPOINT has succeeded. */
+  setSavepoint(name: string): void {
+    this.#savepoints.push({ name, length: this.#statements?.length ?? 0 });
+  }
+
+  /** RELEASE has succeeded: that savepoint and those after it are gone. */
+  releaseSavepoint(name: string): void {
+    const index = this.#indexOf(name);
+    if (index !== -1) this.#savepoints.length = index;
+  }
+
+  /** ROLLBACK TO has succeeded. A savepoint that is not known was set before the first statement of ours. */
+  rollBackTo(name: string): void {
+    const index = this.#indexOf(name);
+    this.#statements?.truncate(this.#savepoints[index]?.length ?? 0);
+    this.#savepoints.length = index + 1;
+  }
+
+  /** Runs the statements for good. @throws SqlError when they do not hold any more; the client's transaction must fail */
+  async prepareCommit(): Promise<PreparedCommit | undefined> {
+    const statements = this.#statements;
+    this.#statements = undefined;
+    this.#savepoints = [];
+    if (statements === undefined) return undefined;
+    try {
+      return await statements.prepareCommit();
+    } catch (error) {
+      // The names that it has reserved can be dropped only when the client's GRANTs to them are undone.
+      this.#statements = statements;
+      throw error;
+    }
+  }
+
+  /** The client's transaction has ended without a commit, or its statements are to be forgotten. Never rejects. */
+  async discard(): Promise<void> {
+    const statements = this.#statements;
+    this.#statements = undefined;
+    this.#savepoints = [];
+    await statements?.discard();
+  }
+
+  // The latest of equal names hides the others, as in PostgreSQL.
+  #indexOf(name: string): number {
+    return this.#savepoints.findLastIndex((savepoint) => savepoint.name === name);
+  }
+}

@@ -1,0 +1,117 @@
+/** COMMIT, ROLLBACK and savepoints of a transaction that holds statements of ours: both parts end the same way. */
+
+import type { TransactionControl } from "../ddl/transaction-control.ts";
+import { SqlError } from "../errors/sql-error.ts";
+import type { PreparedCommit } from "../exec/statement-transaction.ts";
+import { encodeCommandComplete, encodeSqlError } from "../wire/backend-message.ts";
+import { decodeCommandComplete, decodeErrorFields } from "../wire/backend-message-decoding.ts";
+import { encodeQuery } from "../wire/frontend-message-encoding.ts";
+import { forwardText, type TextPart } from "./forward-text.ts";
+import { failTransaction } from "./query-errors.ts";
+import type { QuerySession } from "./simple-query.ts";
+
+/** PostgreSQL's warning that a transaction is there already; it would speak of one that the client never began. */
+const alreadyInTransaction = "25001";
+
+/**
+ * Runs one statement that controls the transaction, upstream and here.
+ *
+ * @param mode "silent": the front-end's own end of an implicit transaction, of which the client sees errors only
+ * @returns false when it failed, and the client has been told
+ */
+export async function runTransactionControl(
+  session: QuerySession,
+  text: Buffer,
+  part: TextPart,
+  control: TransactionControl,
+  mode: "told" | "silent",
+): Promise<boolean> {
+  const { relay, paired } = session;
+  const keepSilent = mode === "silent";
+  if (control.kind === "commit" && paired.isOpen && relay.ledger.status === "T") {
+    return commitBoth(session, text, part, keepSilent);
+  }
+  if (control.kind === "prepare_transaction" && paired.isOpen) {
+    await failTransaction(relay);
+    relay.writeToClient(encodeSqlError(cannotPrepare()));
+    return false;
+  }
+  const isDone = await forwardText(relay, text, part, (type, body) => {
+    if (keepSilent) return "drop";
+    const isWarning = type === "N" && control.kind === "begin";
+    return isWarning && decodeErrorFields(body).get("C") === alreadyInTransaction ? "drop" : "forward";
+  });
+  if (isDone) await followControl(session, control);
+  if (relay.ledger.status === "I") await paired.discard();
+  relay.isWatchingTransaction = paired.isOpen;
+  return isDone;
+}
+
+/** What a control that PostgreSQL has carried out means for the statements of ours. */
+export async function followControl(session: QuerySession, control: TransactionControl): Promise<void> {
+  const { paired } = session;
+  switch (control.kind) {
+    case "savepoint":
+      paired.setSavepoint(control.name);
+      return;
+    case "release":
+      paired.releaseSavepoint(control.name);
+      return;
+    case "rollback_to":
+      paired.rollBackTo(control.name);
+      return;
+    case "commit":
+    case "rollback":
+      // A commit that gets here has found the transaction failed.
+      await paired.discard();
+      return;
+    default:
+      return;
+  }
+}
+
+/** The statements of ours first, held open; then PostgreSQL's COMMIT; then theirs and ours hold, or neither. */
+async function commitBoth(
+  session: QuerySession,
+  text: Buffer,
+  part: TextPart,
+  keepSilent: boolean,
+): Promise<boolean> {
+  const { relay, runner, paired } = session;
+  let prepared: PreparedCommit | undefined;
+  try {
+    prepared = await paired.prepareCommit();
+  } catch (error) {
+    await relay.converse(encodeQuery("ROLLBACK"), true, (type) => (type === "Z" ? "finish" : "drop"));
+    await paired.discard();
+    relay.isWatchingTransaction = false;
+    if (!relay.isStopped) relay.writeToClient(encodeSqlError(runner.asSqlError(error)));
+    return false;
+  }
+  let tag: string | undefined;
+  await forwardText(relay, text, part, (type, body) => {
+    if (type === "C") tag = decodeCommandComplete(body);
+    return type === "C" || keepSilent ? "drop" : "forward";
+  });
+  relay.isWatchingTransaction = false;
+  if (tag !== "COMMIT") {
+    await prepared?.rollback();
+    if (tag !== undefined && !keepSilent && !relay.isStopped) relay.writeToClient(encodeCommandComplete(tag));
+    return tag !== undefined;
+  }
+  try {
+    await prepared?.commit();
+  } catch (error) {
+    if (!relay.isStopped) relay.writeToClient(encodeSqlError(runner.asSqlError(error)));
+    return false;
+  }
+  if (!keepSilent && !relay.isStopped) relay.writeToClient(encodeCommandComplete(tag));
+  return true;
+}
+
+export function cannotPrepare(): SqlError {
+  return new SqlError(
+    "feature_not_supported",
+    "cannot PREPARE a transaction that has changed users, roles or keys",
+  );
+}
