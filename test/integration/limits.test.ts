@@ -49,6 +49,7 @@ describe("counts", () => {
       { timeout: 3_000, interval: 10 },
     );
     const socket = await openSocket(stage);
+    const isClosed = closeOf(socket);
     const request = Buffer.alloc(16);
     request.writeInt32BE(16, 0);
     request.writeInt32BE(80877102, 4);
@@ -56,7 +57,7 @@ describe("counts", () => {
     request.writeInt32BE(running.secretKey, 12);
     socket.write(request);
     expect(await running.takeError()).toBe("57014");
-    await closeOf(socket);
+    await isClosed;
     running.socket.destroy();
     for (const client of others) await client.end();
     await vi.waitFor(async () => (await stage.connect("carol")).end(), { timeout: 3_000, interval: 10 });
