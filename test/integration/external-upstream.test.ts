@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { openUpstreamConnection } from "../../src/upstream/login.ts";
 import { deriveRoleCredential } from "../../src/upstream/role-credential.ts";
-import { chooseTransports } from "../../src/wire/transport.ts";
+import { chooseTransports } from "../../src/wire/choose-transport.ts";
 import { hasDebianPostgres } from "../support/postgres.ts";
 import { message } from "../support/raw-session.ts";
 import { requireClient } from "../support/skips.ts";
