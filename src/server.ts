@@ -28,6 +28,7 @@ import type { UpstreamEndpoint } from "./upstream/endpoint.ts";
 import { ForeignVerifierError, openUpstreamConnection } from "./upstream/login.ts";
 import { UpstreamPool, type UpstreamTarget } from "./upstream/pool.ts";
 import { deriveRoleCredential, deriveSecret } from "./upstream/role-credential.ts";
+import { judgeServerVersion, oldestMajorVersion } from "./upstream/server-version.ts";
 import type { UpstreamConnection } from "./upstream/upstream-connection.ts";
 import { UpstreamError } from "./upstream/upstream-error.ts";
 import { chooseTransports } from "./wire/choose-transport.ts";
@@ -133,7 +134,7 @@ async function listenOn(
 ): Promise<RunningServer> {
   const { catalog, adminPool, connect, isEmbedded } = administration;
   const { auth, server } = config;
-  await warnOfOldMinorVersion(adminPool, log);
+  await warnOfOldVersion(adminPool, log);
   const roleOptions = {
     isEmbedded,
     masterSecret: isEmbedded ? undefined : masterSecret,
@@ -396,33 +397,17 @@ function loadTls(config: Config): ServerTls | undefined {
   return loadServerTls({ cert: readFileSync(tls.certPath, "utf8"), key: readFileSync(tls.keyPath, "utf8") });
 }
 
-/**
- * First minor release of each major version with the fix of CVE-2025-8713 (August 2025): the optimizer's statistics
- * could show rows that row-level security hides. Versions that are not listed are newer than the problem.
- */
-const oldestSoundMinor: ReadonlyMap<number, number> = new Map([
-  [15, 14],
-  [16, 10],
-  [17, 6],
-]);
-
-async function warnOfOldMinorVersion(pool: Pool, log: Log): Promise<void> {
+async function warnOfOldVersion(pool: Pool, log: Log): Promise<void> {
   const result = await pool.query<{ version: number }>(
     "SELECT pg_catalog.current_setting('server_version_num')::int4 AS version",
   );
-  const version = result.rows[0]?.version ?? 0;
-  const major = Math.floor(version / 10_000);
-  const minor = version % 10_000;
-  const sound = oldestSoundMinor.get(major);
-  if (major < 15) {
-    throw new SqlError("feature_not_supported", `PostgreSQL ${major} is not supported as an upstream`, {
-      hint: "Use PostgreSQL 15 or newer.",
+  const judgement = judgeServerVersion(result.rows[0]?.version ?? 0);
+  if (judgement.kind === "unsupported") {
+    throw new SqlError("feature_not_supported", `${judgement.name} is not supported as an upstream`, {
+      hint: `Use PostgreSQL ${oldestMajorVersion} or newer.`,
     });
   }
-  if (sound !== undefined && minor < sound) {
-    log.warn(
-      { upstreamVersion: `${major}.${minor}`, atLeast: `${major}.${sound}` },
-      "this PostgreSQL lacks the fix of CVE-2025-8713, without which statistics can show rows that row-level security hides; upgrade it",
-    );
+  if (judgement.kind === "unsound") {
+    log.warn({ upstreamVersion: judgement.version, atLeast: judgement.atLeast }, judgement.reason);
   }
 }

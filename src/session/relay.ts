@@ -337,7 +337,7 @@ export class Relay {
       if (!this.#hasClientSentEnough() && !this.#isClientBlocked && !this.#isStopped) this.client.start();
       return;
     }
-    if (this.#isHandling && !this.ledger.isCopyDone) {
+    if (this.#isHandling && !this.ledger.isCopyEndedAhead) {
       // What was taken from the stream stands where the data belong: neither side would ever go on.
       this.violate("unexpected message during COPY from stdin");
       return;

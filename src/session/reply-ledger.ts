@@ -19,6 +19,9 @@ const letter = {
 /** Replies that each answer exactly one extended-protocol message; T and n answer Describe. */
 export const countedReplies = "123CIsTn";
 
+/** More than any client sends ahead; a stray CopyDone must not make a list grow without end. */
+const maxCopiesAhead = 1024;
+
 export class ReplyLedger {
   /** As of the last ReadyForQuery. */
   status: TransactionStatus = "I";
@@ -31,7 +34,8 @@ export class ReplyLedger {
   #repliesSeen = 0;
   #syncsSinceExecute = 0;
   #isCopyingIn = false;
-  #isCopyDone = false;
+  /** For each copy whose end was sent before the upstream asked for its data: Syncs in between, which it will ignore. */
+  #copiesEndedAhead: number[] = [];
   #hasExecuted = false;
 
   /** True once a statement was executed upstream since the last Sync: there is an implicit transaction. */
@@ -59,9 +63,9 @@ export class ReplyLedger {
     return this.#isCopyingIn;
   }
 
-  /** True once the client has ended the data of its copy. */
-  get isCopyDone(): boolean {
-    return this.#isCopyDone;
+  /** True when the data of the next copy have been sent already, up to their end. */
+  get isCopyEndedAhead(): boolean {
+    return this.#copiesEndedAhead.length > 0;
   }
 
   /** A message that was sent upstream, by its type byte. */
@@ -72,20 +76,18 @@ export class ReplyLedger {
         this.#readyOwed += 1;
         this.#repliesOwed = 0;
         this.#syncsSinceExecute = 0;
-        this.#isCopyDone = false;
         this.#hasExecuted = false;
         return;
       case letter.sync:
         this.#readyOwed += 1;
         this.#repliesOwed = 0;
         this.#hasExecuted = false;
-        if (!this.#isCopyDone) this.#syncsSinceExecute += 1;
+        this.#syncsSinceExecute += 1;
         return;
       case letter.execute:
         this.#hasExecuted = true;
         this.#repliesOwed += 1;
         this.#syncsSinceExecute = 0;
-        this.#isCopyDone = false;
         return;
       case letter.parse:
       case letter.bind:
@@ -95,8 +97,11 @@ export class ReplyLedger {
         return;
       default:
         // CopyDone or CopyFail.
-        this.#isCopyDone = true;
         if (this.#isCopyingIn) this.#forgetIgnoredSyncs();
+        else if (!this.isEven && this.#copiesEndedAhead.length < maxCopiesAhead) {
+          this.#copiesEndedAhead.push(this.#syncsSinceExecute);
+          this.#syncsSinceExecute = 0;
+        }
     }
   }
 
@@ -112,8 +117,9 @@ export class ReplyLedger {
   }
 
   noteCopyIn(): void {
-    this.#isCopyingIn = true;
-    if (this.#isCopyDone) this.#forgetIgnoredSyncs();
+    const ignoredSyncs = this.#copiesEndedAhead.shift();
+    if (ignoredSyncs === undefined) this.#isCopyingIn = true;
+    else this.#readyOwed -= ignoredSyncs;
   }
 
   noteReady(status: TransactionStatus): void {
@@ -123,6 +129,8 @@ export class ReplyLedger {
     this.#repliesSeen = 0;
     this.hasErrorSinceReady = false;
     this.#isCopyingIn = false;
+    // What is left belongs to copies that failed before they began.
+    if (this.#readyOwed === 0 && this.#copiesEndedAhead.length > 0) this.#copiesEndedAhead = [];
   }
 
   /** A Sync is sent by `noteOwnQuery`'s way: the messages before it are closed off. */

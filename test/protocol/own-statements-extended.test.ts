@@ -404,6 +404,11 @@ describe.each(["whole", "bytes"] as const)("messages sent %s", (cutting) => {
     await client.send(...copy, message("d", "Rome\n"), message("c"), sync, ...show);
     expect(shape(await client.readReady())).toBe("12GCZ");
     expect(shape(await client.readReady())).toBe("12DCZ");
+    const query = encodeQuery("SELECT 1");
+    await client.send(...copy, message("d", "Oslo\n"), message("c"), sync, query, ...show, query, ...show);
+    const shapes: string[] = [];
+    for (let index = 0; index < 5; index += 1) shapes.push(shape(await client.readReady()));
+    expect(shapes).toEqual(["12GCZ", "TDCZ", "12DCZ", "TDCZ", "12DCZ"]);
     await client.send(...copy, message("d", "one\ttoo many\n"), message("c"), sync, ...show);
     expect(shape(await client.readReady())).toBe("12GEZ");
     expect(shape(await client.readReady())).toBe("12DCZ");

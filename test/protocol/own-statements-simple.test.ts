@@ -154,6 +154,11 @@ describe.each(["whole", "bytes"] as const)("a Query sent %s", (cutting) => {
     );
     expect(describeMessages(await client.readReady())).toBe("GCTDCGCZ");
     expect(rowsOf(await client.readReady())).toEqual([["after"]]);
+    const copy = [query("COPY place FROM STDIN"), message("d", "Bern\n"), message("c")];
+    await client.send(...copy, ...copy, query("SELECT 'between'"), query("SHOW SESSION"), ...copy);
+    const answers: string[] = [];
+    for (let index = 0; index < 5; index += 1) answers.push(describeMessages(await client.readReady()));
+    expect(answers).toEqual(["GCZ", "GCZ", "TDCZ", "TDCZ", "GCZ"]);
   });
 
   test("goes on after a copy in its middle has failed, and skips what stood behind it", async () => {

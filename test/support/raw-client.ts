@@ -59,6 +59,11 @@ export class ConnectionClosed extends Error {
   override readonly name = "ConnectionClosed";
 }
 
+/** Nothing came in time: the server waits, too. */
+export class DeadlinePassed extends Error {
+  override readonly name = "DeadlinePassed";
+}
+
 export class RawClient {
   /** How everything that follows is sent. */
   cutting: Cutting;
@@ -317,7 +322,7 @@ async function secured(socket: TLSSocket): Promise<void> {
 async function withDeadline<T>(promise: Promise<T>, what: string): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what} did not come within ${waitMs} ms`)), waitMs);
+    timer = setTimeout(() => reject(new DeadlinePassed(`${what} did not come within ${waitMs} ms`)), waitMs);
   });
   try {
     return await Promise.race([promise, late]);

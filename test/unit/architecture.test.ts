@@ -25,9 +25,9 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   observe: [],
 };
 
-/** Parts that do no input or output, and the one file whose task it is to know sockets. */
+/** Parts that do no input or output, and the files whose task it is to know sockets. */
 const withoutIo = ["wire", "scram", "ddl", "errors"];
-const filesWithIo = ["wire/transport.ts"];
+const filesWithIo = ["wire/transport.ts", "wire/choose-transport.ts"];
 const ioModules = /^(node:)?(net|tls|fs|http|https|dgram|child_process|dns)(\/|$)|^pg$/;
 
 /** Imports, exports from, dynamic imports and import types. */
