@@ -9,7 +9,12 @@ import type { TransactionControl } from "../ddl/transaction-control.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { Column } from "../exec/result.ts";
 import type { PreparedCommit } from "../exec/statement-transaction.ts";
-import { encodeCommandComplete, encodePortalSuspended,
+import {
+  encodeCommandComplete,
+  encodePortalSuspended,
+  encodeReadyForQuery,
+  encodeSqlError,
+} from "../wire/backend-message.ts";
   encodeReadyForQuery, encodeSqlError } from "../wire/backend-message.ts";
 import { decodeCommandComplete } from "../wire/backend-message-decoding.ts";
 import { decodeFrontendMessage, type FrontendMessage, type ObjectName } from "../wire/frontend-message.ts";
