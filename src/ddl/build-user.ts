@@ -199,10 +199,18 @@ function buildCreateRole(syntax: CreateSyntax, positionOf: PositionOf): Statemen
   return parent === undefined ? statement : { ...statement, parent };
 }
 
+/**
+ * DROP ROLE may mean users or custom roles, which the catalog knows. Only users have objects to reassign, and only a
+ * user can be meant by CURRENT_USER.
+ */
 function buildDrop(syntax: DropSyntax, positionOf: PositionOf): Statement {
   refuseLongList(syntax.users, "users");
   const users = syntax.users.map((user) => buildUser(user, positionOf));
+  const names = users.filter((user) => !("self" in user));
   const { spelling, ifExists } = syntax;
+  if (spelling === "ROLE" && syntax.reassignTo === null && names.length === users.length) {
+    return { kind: "drop_role", names, ifExists };
+  }
   const statement = { kind: "drop_user", users, ifExists, spelling } as const;
   if (syntax.reassignTo === null) return statement;
   return { ...statement, reassignTo: buildUser(syntax.reassignTo, positionOf) };

@@ -87,7 +87,10 @@ export type RoleStatement =
       readonly parent?: Name;
     }
   | { readonly kind: "alter_role_parent"; readonly name: Name; readonly parent: Name }
-  /** Also reached by DROP ROLE of a user: the executor tells which it is. */
+  /**
+   * Also reached by DROP ROLE of a user: the executor tells which it is. With REASSIGN OWNED or CURRENT_USER, which
+   * only users have, DROP ROLE is a drop_user of spelling ROLE.
+   */
   | { readonly kind: "drop_role"; readonly names: readonly Name[]; readonly ifExists: boolean }
   | { readonly kind: "show_roles" }
   | {
