@@ -1,0 +1,258 @@
+/** CREATE, ALTER, DROP and REVOKE API KEY. */
+
+import {
+  createApiKeyRow,
+  deleteKeyRow,
+  findApiKey,
+  revokeKeyRow,
+  rotateKeyRow,
+  setKeyDatabases,
+} from "../catalog/api-keys.ts";
+import {
+  createUserRow,
+  deleteUserRows,
+  findUserByName,
+  loadUsersById,
+  type PrincipalRecord,
+} from "../catalog/users.ts";
+import type { Name, Statement } from "../ddl/statement.ts";
+import { SqlError } from "../errors/sql-error.ts";
+import { rankOf } from "../upstream/built-in-groups.ts";
+import { reconcileConnect } from "../upstream/reconcile-connect.ts";
+import { reconcileRoles } from "../upstream/reconcile-roles.ts";
+import { switchOffStatementLog } from "../upstream/unlogged.ts";
+import { highestRank, requireAdmin, resolveGrantableRoles } from "./authorize.ts";
+import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
+import { nameTaken } from "./create-user.ts";
+import { dropPostgresRoles } from "./drop-postgres-roles.ts";
+import { findChangeableKey, findKeyOwner, missingKey, requireWithinSession } from "./find-api-key.ts";
+import { momentAfter } from "./intervals.ts";
+import { material } from "./materials.ts";
+import { requireWithinOwner, resolveDatabases } from "./named-databases.ts";
+import { newApiKey } from "./new-api-key.ts";
+import type { StatementResult } from "./result.ts";
+import { checkNewName, claimRoleName } from "./role-names.ts";
+import { cachedCaller, desiredRoleOf, runWrite, type StatementScope } from "./run-statement.ts";
+import { keyRow } from "./show-api-keys.ts";
+
+type StatementOf<Kind extends Statement["kind"]> = Extract<Statement, { kind: Kind }>;
+type Result = Promise<StatementResult>;
+
+/** As of roles, so that a stand-alone key and a key of somebody have the same. */
+const maxNameBytes = 63;
+
+export async function createApiKey(
+  deps: ExecutorDependencies,
+  statement: StatementOf<"create_api_key">,
+  context: ExecutionContext,
+): Result {
+  const made = newApiKey(deps, context);
+  const name = statement.name ?? { text: made.keyId, position: 1 };
+  const { holder } = statement;
+  const expected = "roles" in holder ? { keyId: made.keyId } : expectedOwner(deps, context, holder.owner);
+  // Before the transaction, which holds the catalog's lock; not for somebody who will be refused, as it costs a millisecond.
+  if (expected !== undefined) await made.verifiers(made.keyId, expected);
+  return runWrite(deps, context, async (scope) => {
+    const { client, caller } = scope;
+    if ("roles" in holder) requireAdmin(caller, "create API keys of their own");
+    const owner = "roles" in holder ? undefined : await findKeyOwner(scope, holder, deps.catalog.adminRole);
+    checkKeyName(name);
+    if ((await findApiKey(client, { name: name.text })) !== undefined) throw keyNameTaken(name);
+    const databases =
+      statement.databases === undefined ? undefined : await resolveDatabases(client, statement.databases);
+    if (owner !== undefined) {
+      if (databases !== undefined) await requireWithinOwner(client, owner, databases);
+      requireWithinSession(context, caller, owner, databases);
+    }
+    const { expires } = statement;
+    const expiresAt =
+      expires === undefined
+        ? undefined
+        : await material(context, "expires at", () => momentAfter(client, expires));
+    const standAlone = "roles" in holder ? await createHolder(scope, name, holder.roles, context) : undefined;
+    const ownerId = owner?.id ?? standAlone?.id ?? 0;
+    const verifiers = await made.verifiers(
+      made.keyId,
+      owner === undefined ? { keyId: made.keyId } : { ownerId },
+    );
+    await switchOffStatementLog(client);
+    await createApiKeyRow(client, {
+      ...verifiers,
+      keyId: made.keyId,
+      name: name.text,
+      ownerId,
+      databases,
+      expiresAt,
+    });
+    if (standAlone !== undefined) {
+      const created = await loadUsersById(client, [ownerId]);
+      const isReserved = standAlone.claim === "reserved";
+      await reconcileRoles(client, created.map(desiredRoleOf), deps.roleOptions, isReserved);
+      await reconcileConnect(client, created);
+    }
+    scope.touch(ownerId);
+    return keyRow(client, context, "CREATE API KEY", made.keyId, made.reveal(made.keyId));
+  });
+}
+
+/** The principal that a stand-alone key is. */
+async function createHolder(
+  { client, caller }: StatementScope,
+  name: Name,
+  roleNames: readonly Name[],
+  context: ExecutionContext,
+): Promise<{ readonly id: number; readonly claim: "free" | "reserved" }> {
+  checkNewName(name);
+  const roles = await resolveGrantableRoles(client, caller, roleNames);
+  if ((await findUserByName(client, name.text)) !== undefined) {
+    throw nameTaken(name, "The key gets a PostgreSQL role of its name; choose another one.");
+  }
+  const claim = await claimRoleName(client, name, context.transaction);
+  const id = await createUserRow(client, {
+    kind: "api_key",
+    name: name.text,
+    tenantId: caller.tenantId,
+    scramVerifier: undefined,
+    canLogin: true,
+    validUntil: undefined,
+    connectionLimit: -1,
+    roles,
+  });
+  return { id, claim };
+}
+
+export function setApiKeyDatabases(
+  deps: ExecutorDependencies,
+  statement: StatementOf<"alter_api_key_databases">,
+  context: ExecutionContext,
+): Result {
+  const { name } = statement;
+  return runWrite(deps, context, async (scope) => {
+    const { client, caller } = scope;
+    const found = await findChangeableKey(scope, { name: name.text });
+    if (found === undefined) throw missingKey(name);
+    const { key, owner } = found;
+    const databases = await resolveDatabases(client, statement.databases);
+    if (owner.kind !== "api_key" || !isAdmin(caller)) await requireWithinOwner(client, owner, databases);
+    requireWithinSession(context, caller, owner, databases);
+    await setKeyDatabases(client, key.keyId, databases);
+    if (owner.kind === "api_key") await reconcileConnect(client, await loadUsersById(client, [owner.id]));
+    scope.touch(owner.id);
+    return { tag: "ALTER API KEY", notices: [] };
+  });
+}
+
+export async function rotateApiKey(
+  deps: ExecutorDependencies,
+  statement: StatementOf<"rotate_api_key">,
+  context: ExecutionContext,
+): Result {
+  const { name, overlap } = statement;
+  const made = newApiKey(deps, context);
+  return runWrite(deps, context, async (scope) => {
+    const { client, caller } = scope;
+    const found = await findChangeableKey(scope, { name: name.text });
+    if (found === undefined) throw missingKey(name);
+    const { key, owner } = found;
+    if (key.isRevoked) {
+      throw new SqlError("object_not_in_prerequisite_state", `API key "${key.name}" is revoked`, {
+        hint: "Create another key.",
+      });
+    }
+    requireWithinSession(context, caller, owner, key.databases);
+    const overlapUntil =
+      overlap === undefined
+        ? undefined
+        : await material(context, "overlap until", () => momentAfter(client, overlap));
+    const holder = owner.kind === "api_key" ? { keyId: key.keyId } : { ownerId: owner.id };
+    const verifiers = await made.verifiers(key.keyId, holder);
+    await switchOffStatementLog(client);
+    await rotateKeyRow(client, key.keyId, verifiers, overlapUntil);
+    scope.touch(owner.id);
+    return keyRow(client, context, "ALTER API KEY", key.keyId, made.reveal(key.keyId));
+  });
+}
+
+export function revokeApiKey(
+  deps: ExecutorDependencies,
+  statement: StatementOf<"revoke_api_key">,
+  context: ExecutionContext,
+): Result {
+  const { keyId } = statement;
+  return runWrite(deps, context, async (scope) => {
+    const found = await findChangeableKey(scope, { keyId: keyId.text });
+    if (found === undefined) throw missingKey(keyId);
+    await revokeKeyRow(scope.client, found.key.keyId);
+    scope.touch(found.owner.id);
+    return { tag: "REVOKE API KEY", notices: [] };
+  });
+}
+
+export function dropApiKey(
+  deps: ExecutorDependencies,
+  statement: StatementOf<"drop_api_key">,
+  context: ExecutionContext,
+): Result {
+  const { name } = statement;
+  const tag = "DROP API KEY";
+  return runWrite(deps, context, async (scope) => {
+    const { client } = scope;
+    const found = await findChangeableKey(scope, { name: name.text });
+    if (found === undefined) {
+      if (!statement.ifExists) throw missingKey(name);
+      return { tag, notices: [`API key "${name.text}" does not exist, skipping`] };
+    }
+    const { key, owner } = found;
+    scope.touch(owner.id);
+    if (owner.kind !== "api_key") {
+      await deleteKeyRow(client, key.keyId);
+      return { tag, notices: [] };
+    }
+    if (context.transaction !== undefined) {
+      throw new SqlError(
+        "active_sql_transaction",
+        `${tag} of a key that belongs to no user cannot run inside a transaction block`,
+        { hint: "It also changes other databases. Run it on its own, or use REVOKE API KEY." },
+      );
+    }
+    await deleteUserRows(client, [owner.id]);
+    await dropPostgresRoles(deps, client, [owner.name], {
+      newOwner: undefined,
+      hint: "Have a superuser run REASSIGN OWNED BY in each of these databases, or use REVOKE API KEY.",
+    });
+    return { tag, notices: [] };
+  });
+}
+
+/** Whose salt the verifier will need, as far as the cache knows. */
+function expectedOwner(
+  deps: ExecutorDependencies,
+  context: ExecutionContext,
+  reference: Name | { readonly self: true },
+): { readonly ownerId: number } | undefined {
+  const caller = cachedCaller(deps, context);
+  const owner = "self" in reference ? caller : deps.catalog.cache.findByName(reference.text);
+  if (owner === undefined || (owner.id !== caller.id && !isAdmin(caller))) return undefined;
+  return { ownerId: owner.id };
+}
+
+function isAdmin(principal: PrincipalRecord): boolean {
+  return highestRank(principal.effectiveRoles) >= rankOf("admin");
+}
+
+function checkKeyName(name: Name): void {
+  const length = Buffer.byteLength(name.text, "utf8");
+  if (length > 0 && length <= maxNameBytes && !name.text.includes("\0")) return;
+  throw new SqlError(
+    "invalid_parameter_value",
+    `the name of an API key must have 1 to ${maxNameBytes} bytes`,
+    { position: name.position },
+  );
+}
+
+function keyNameTaken(name: Name): SqlError {
+  return new SqlError("duplicate_object", `API key "${name.text}" already exists`, {
+    position: name.position,
+    hint: "Use ALTER API KEY … ROTATE for a new secret.",
+  });
+}
