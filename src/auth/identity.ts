@@ -43,4 +43,6 @@ export type RefusalReason =
   | "login_disabled"
   | "expired"
   | "channel_binding_mismatch"
-  | "malformed_exchange";
+  | "malformed_exchange"
+  | "locked"
+  | "too_many_failures";

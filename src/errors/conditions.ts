@@ -25,6 +25,8 @@ const table = {
   undefined_column: { sqlstate: "42703", httpStatus: 400 },
   undefined_object: { sqlstate: "42704", httpStatus: 404 },
   duplicate_object: { sqlstate: "42710", httpStatus: 409 },
+  undefined_table: { sqlstate: "42P01", httpStatus: 404 },
+  invalid_table_definition: { sqlstate: "42P16", httpStatus: 409 },
   wrong_object_type: { sqlstate: "42809", httpStatus: 409 },
   reserved_name: { sqlstate: "42939", httpStatus: 400 },
   too_many_connections: { sqlstate: "53300", httpStatus: 503 },

@@ -16,15 +16,15 @@ import { rankOf } from "../upstream/built-in-groups.ts";
 import { reconcileRoles } from "../upstream/reconcile-roles.ts";
 import {
   denied,
-  grantableRoles,
   highestRank,
   isSuperuser,
   requireAdmin,
   requireNotAbove,
+  resolveGrantableRoles,
 } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import { nameTaken } from "./create-user.ts";
-import { findUser, missingUser } from "./find-user.ts";
+import { findUser, missingUser, requireKind } from "./find-user.ts";
 import type { StatementResult } from "./result.ts";
 import { checkNewName, roleExists } from "./role-names.ts";
 import { cachedCaller, desiredRoleOf, runWrite, type StatementScope } from "./run-statement.ts";
@@ -59,7 +59,7 @@ export async function alterUser(
     const verifier = await (early ?? verifierFor(deps, options.password));
     if (options.roles !== undefined) {
       refuseOwnRoles(caller, user);
-      const added = grantableRoles(caller, options.roles);
+      const added = await resolveGrantableRoles(client, caller, options.roles, user.tenantId);
       await replaceRoles(client, user.id, [...new Set([...user.roles, ...added])]);
     }
     const changes: UserChanges = {
@@ -81,7 +81,8 @@ export function setUserRoles(
 ): Result {
   return alter(deps, statement, context, false, async ({ client, caller }, user) => {
     refuseOwnRoles(caller, user);
-    await replaceRoles(client, user.id, grantableRoles(caller, statement.roles));
+    const roles = await resolveGrantableRoles(client, caller, statement.roles, user.tenantId);
+    await replaceRoles(client, user.id, roles);
   });
 }
 
@@ -155,6 +156,7 @@ function alter(
     if (!(isSelf && isOwnRight)) requireAdmin(caller, isSelf ? "change this of a user" : "alter other users");
     if (found.kind === "missing") throw missingUser(found);
     const { user } = found;
+    requireKind(user, "user", statement.user.position);
     requireNotAbove(caller, user, "alter this user");
     await change(scope, user);
     if (isSuperuser(user) && (await countUsableSuperusers(client)) === 0) {
@@ -172,7 +174,7 @@ function alter(
 
 function mayBeAllowed(caller: PrincipalRecord, reference: UserReference, isOwnRight: boolean): boolean {
   const isSelf = "self" in reference || reference.text === caller.name;
-  return (isOwnRight && isSelf) || highestRank(caller.roles) >= rankOf("admin");
+  return (isOwnRight && isSelf) || highestRank(caller.effectiveRoles) >= rankOf("admin");
 }
 
 function refuseOwnRoles(caller: PrincipalRecord, user: PrincipalRecord): void {

@@ -3,10 +3,16 @@
 import { randomBytes } from "node:crypto";
 import type { ClientBase } from "pg";
 import { sqlstateOf } from "../catalog/connection.ts";
+import { loadCustomRoles } from "../catalog/roles.ts";
 import { defaultTenantId } from "../catalog/tenants.ts";
 import { createUserRow, loadUsers, loadUsersById, type PrincipalRecord } from "../catalog/users.ts";
 import { SqlError } from "../errors/sql-error.ts";
-import { type RoleOptions, reconcileGroups, reconcileRoles } from "../upstream/reconcile-roles.ts";
+import {
+  type RoleOptions,
+  reconcileCustomRoles,
+  reconcileGroups,
+  reconcileRoles,
+} from "../upstream/reconcile-roles.ts";
 import { isSuperuser } from "./authorize.ts";
 import type { ExecutorDependencies } from "./context.ts";
 import { checkNewName, roleExists } from "./role-names.ts";
@@ -47,6 +53,9 @@ export async function bootstrap(deps: Dependencies, options: BootstrapOptions): 
   return translateErrors(async () => {
     const first = await catalog.write(async (client) => {
       await reconcileGroups(client, roleOptions);
+      // Before the users, who are made members of them.
+      const customRoles = await loadCustomRoles(client);
+      await reconcileCustomRoles(client, customRoles, roleOptions);
       const users = await loadUsers(client);
       if (users.some(isSuperuser)) {
         const unreconciled = await reconcileAll(client, users, roleOptions);
@@ -135,6 +144,7 @@ export async function repairRole(
     deps.catalog.write(async (client) => {
       const users = await loadUsersById(client, [principalId]);
       await reconcileGroups(client, deps.roleOptions);
+      await reconcileCustomRoles(client, await loadCustomRoles(client), deps.roleOptions);
       await reconcileRoles(client, users.map(desiredRoleOf), deps.roleOptions, true);
       return users.length > 0;
     }),

@@ -5,7 +5,7 @@ import { createUserRow, findUserByName, loadUsersById, type PrincipalRecord } fr
 import type { Statement, TenantReference } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { reconcileRoles } from "../upstream/reconcile-roles.ts";
-import { denied, grantableRoles, isSuperuser, maySee, requireAdmin } from "./authorize.ts";
+import { denied, isSuperuser, maySee, requireAdmin, resolveGrantableRoles } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import type { StatementResult } from "./result.ts";
 import { checkNewName, claimRoleName } from "./role-names.ts";
@@ -28,7 +28,12 @@ export async function createUser(
   const verifier = await verifierFor(deps, options.password);
   return runWrite(deps, context, async (scope) => {
     const { client, caller } = scope;
-    const roles = authorize(caller, statement);
+    authorize(caller, statement);
+    const tenantId = await tenantFor(scope, options.tenant);
+    const roles =
+      options.roles === undefined || options.roles.length === 0
+        ? [defaultRole]
+        : await resolveGrantableRoles(client, caller, options.roles, tenantId);
     const existing = await findUserByName(client, name.text);
     if (existing !== undefined && statement.ifNotExists && maySee(caller, existing)) {
       return { tag, notices: [`role "${name.text}" already exists, skipping`] };
@@ -39,7 +44,7 @@ export async function createUser(
     const claim = await claimRoleName(client, name, context.transaction);
     const id = await createUserRow(client, {
       name: name.text,
-      tenantId: await tenantFor(scope, options.tenant),
+      tenantId,
       scramVerifier: verifier ?? undefined,
       // As in PostgreSQL, CREATE ROLE alone does not let anybody log in.
       canLogin: options.canLogin ?? spelling === "USER",
@@ -57,18 +62,19 @@ export async function createUser(
   });
 }
 
-/** @returns the roles to be granted */
-function authorize(caller: PrincipalRecord, statement: CreateUser): string[] {
+function authorize(caller: PrincipalRecord, statement: CreateUser): void {
   requireAdmin(caller, "create users");
   if (statement.options.tenant !== undefined && !isSuperuser(caller)) {
     throw denied("only superuser may choose a tenant");
   }
   checkNewName(statement.name);
-  const { roles } = statement.options;
-  return roles === undefined || roles.length === 0 ? [defaultRole] : grantableRoles(caller, roles);
 }
 
-async function tenantFor(scope: StatementScope, reference: TenantReference | undefined): Promise<number> {
+/** @throws SqlError undefined_object */
+export async function tenantFor(
+  scope: StatementScope,
+  reference: TenantReference | undefined,
+): Promise<number> {
   if (reference === undefined) return scope.caller.tenantId;
   const tenant = await findTenant(scope.client, reference);
   if (tenant !== undefined) return tenant.id;

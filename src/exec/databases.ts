@@ -12,7 +12,7 @@ import { highestRank } from "./authorize.ts";
 import { translateErrors } from "./run-statement.ts";
 
 /** Whose objects are to be reached by the built-in roles. */
-type Owner = Pick<PrincipalRecord, "id" | "name" | "roles">;
+type Owner = Pick<PrincipalRecord, "id" | "name" | "effectiveRoles">;
 
 export interface DatabasePreparer {
   /**
@@ -112,7 +112,7 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
   }
 
   function prepareFor(database: string, owner: Owner): Promise<void> {
-    if (highestRank(owner.roles) < rankOf("admin")) return Promise.resolve();
+    if (highestRank(owner.effectiveRoles) < rankOf("admin")) return Promise.resolve();
     return once(JSON.stringify([database, owner.id]), () =>
       within(database, (client) => reconcileDefaultPrivileges(client, owner.name)),
     );
@@ -123,7 +123,7 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
       translateErrors(async () => {
         await prepareDatabase(database);
         const { id, name } = identity.principal;
-        await prepareFor(database, { id, name, roles: identity.roles });
+        await prepareFor(database, { id, name, effectiveRoles: identity.effectiveRoles });
       }),
     prepareOwner: async (user) => {
       for (const database of databases) {

@@ -1,8 +1,7 @@
-/** Makes the members of the built-in groups what they are to be; memberships in other roles are not touched. */
+/** Makes the members of the built-in groups and of custom roles what they are to be; memberships in other roles are not touched. */
 
 import { type ClientBase, escapeIdentifier } from "pg";
 import type { AdminRights } from "./admin-rights.ts";
-import { builtInRoles, groupOf } from "./built-in-groups.ts";
 
 interface Membership {
   readonly member: string;
@@ -18,12 +17,14 @@ interface Membership {
 /**
  * Grants and revokes until each member has exactly the wanted groups.
  *
- * @param wanted role name → group names
+ * @param wanted role name → names of its groups, all of them managed
+ * @param managed names of the groups whose members are ours to say
  * @returns how many statements were needed
  */
 export async function reconcileMemberships(
   client: ClientBase,
   wanted: ReadonlyMap<string, readonly string[]>,
+  managed: readonly string[],
   admin: AdminRights,
 ): Promise<number> {
   const isPlain = admin.serverVersion < 160000;
@@ -38,7 +39,7 @@ export async function reconcileMemberships(
        JOIN pg_catalog.pg_roles u ON u.oid = m.member
        LEFT JOIN pg_catalog.pg_roles o ON o.oid = m.grantor
       WHERE u.rolname = ANY ($1::pg_catalog.text[]) AND g.rolname = ANY ($2::pg_catalog.text[])`,
-    [[...wanted.keys()], builtInRoles.map(groupOf)],
+    [[...wanted.keys()], [...managed]],
   );
   let statements = 0;
   const held = new Set<string>();

@@ -20,7 +20,7 @@ export interface RoleOptions {
 export interface DesiredRole {
   readonly name: string;
   readonly canLogin: boolean;
-  /** Names of the roles held; those that are not built in are not looked at. */
+  /** Names of the roles held directly, built-in and custom. */
   readonly roles: readonly string[];
   /** Part of the derivation of its credential. */
   readonly roleVersion: number;
@@ -79,7 +79,7 @@ export async function reconcileGroups(client: ClientBase, options: RoleOptions):
     }
   }
   const wanted = new Map(groups.map((group, index) => [group, groups.slice(Math.max(0, index - 1), index)]));
-  statements += await reconcileMemberships(client, wanted, admin);
+  statements += await reconcileMemberships(client, wanted, groups, admin);
   return statements + (await reconcileConnect(client, options));
 }
 
@@ -128,11 +128,52 @@ export async function reconcileRoles(
       found !== undefined && (passwords === undefined || passwords.get(role.name) === verifier);
     if (!isCurrent || reinstallCredentials) stale.push(role);
   }
+  const customRoles = await readCustomRoles(client);
+  const managed = new Set([...builtInRoles.map(groupOf), ...customRoles]);
   const memberships = new Map(
-    desired.map((role) => [role.name, role.roles.filter(isBuiltInRole).map(groupOf)]),
+    desired.map((role) => [role.name, role.roles.map(groupNameOf).filter((group) => managed.has(group))]),
   );
-  statements += await reconcileMemberships(client, memberships, admin);
+  statements += await reconcileMemberships(client, memberships, [...managed], admin);
   return statements + (await installCredentials(client, stale, options));
+}
+
+/** What PostgreSQL is to have of a custom role. */
+export interface DesiredCustomRole {
+  readonly name: string;
+  /** A built-in role or another custom one. */
+  readonly parent: string | undefined;
+}
+
+/**
+ * Makes the PostgreSQL roles of these custom roles what the catalog says: NOLOGIN, and members of their parents, which are
+ * there already or among them. Runs inside the caller's transaction.
+ *
+ * @returns how many statements were needed; 0 when everything stood already
+ */
+export function reconcileCustomRoles(
+  client: ClientBase,
+  desired: readonly DesiredCustomRole[],
+  options: RoleOptions,
+): Promise<number> {
+  const roles = desired.map(({ name, parent }) => ({
+    name,
+    canLogin: false,
+    roles: parent === undefined ? [] : [parent],
+    roleVersion: 1,
+  }));
+  // Nobody logs in as one, so that none needs a verifier.
+  return reconcileRoles(client, roles, { ...options, masterSecret: undefined });
+}
+
+/** The PostgreSQL role behind the name of a built-in or custom role. */
+function groupNameOf(role: string): string {
+  return isBuiltInRole(role) ? groupOf(role) : role;
+}
+
+/** Custom roles belong to the catalog: nothing in PostgreSQL itself tells them from somebody else's. */
+async function readCustomRoles(client: ClientBase): Promise<string[]> {
+  const result = await client.query<{ name: string }>("SELECT name FROM nodedb.role");
+  return result.rows.map((row) => row.name);
 }
 
 interface Attribute {
