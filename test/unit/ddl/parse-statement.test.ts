@@ -403,13 +403,14 @@ describe("parseStatement, costly statements", () => {
 
 describe("parseStatement and PostgreSQL's own roles", () => {
   it.each([
-    "create role bob",
-    "create role bob nologin",
     "create role bob createdb",
     "create role bob role alice",
+    "create role bob noinherit",
+    "create role bob in role alice",
+    "create role bob nologin connection limit 5",
+    "alter role bob set inherit = alice",
     "create role bob password null",
     "create role bob foo",
-    "create role if not exists bob",
     "create role select",
     'create role U&"x"',
     "alter role bob createdb",
