@@ -4,10 +4,14 @@ import { createHash, randomBytes } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ClientConfig, Pool } from "pg";
+import { mayStay } from "./auth/live-session.ts";
+import { LoginGuard } from "./auth/login-guard.ts";
 import { loginRefusal } from "./auth/password.ts";
 import { type Catalog, openCatalog } from "./catalog/catalog.ts";
 import { connectAdmin, createAdminPool } from "./catalog/connection.ts";
 import { DatabaseNames } from "./catalog/database-names.ts";
+import { openRecorders } from "./catalog/recorders.ts";
+import type { SessionRow } from "./catalog/session-table.ts";
 import type { Config } from "./config/config.ts";
 import { loadMasterSecret } from "./config/master-secret.ts";
 import { parseUpstreamUrl, type UpstreamAddress } from "./config/upstream-url.ts";
@@ -39,6 +43,8 @@ const embeddedDefaultDatabase = "nodedb";
 /** Connections to PostgreSQL that are not the clients': catalog, listener, databases being prepared, a spare. */
 const ownConnections = 16;
 const catalogConnections = 4;
+/** How often it is looked for sessions whose user, key or token has expired. */
+const expirySweepMs = 1_000;
 const upstreamLoginTimeoutMs = 10_000;
 
 /** File in the data directory that names the ports, for those who asked for any free one. */
@@ -141,12 +147,30 @@ async function listenOn(
     defaultDatabase: upstream.defaultDatabase,
   };
   const databases = createDatabasePreparer({ connect, roleOptions, log });
-  const registry = new SessionRegistry({
-    maxConnections: server.maxConnections,
-    maxConnectionsPerUser: auth.maxConnectionsPerUser,
-    idleTimeoutMs: auth.idleTimeoutMs,
-    absoluteTimeoutMs: auth.sessionAbsoluteTimeoutMs,
+  const recorders = await openRecorders({
+    connection: { ...upstream.admin, database: upstream.defaultDatabase },
+    changes: catalog.changes,
+    auditKey: deriveSecret(masterSecret, "audit chain"),
+    auditLevel: config.audit.level,
+    maxFailedLogins: auth.maxFailedLogins,
+    lockoutDurationMs: auth.lockoutDurationMs,
+    sessions: {
+      rows: () => sessionRows(registry),
+      kill: (sessionId, killedBy) => registry.kill(sessionId, killedBy),
+    },
+    log,
   });
+  const { audit, lockout, sessionTable } = recorders;
+  const registry = new SessionRegistry(
+    {
+      maxConnections: server.maxConnections,
+      maxConnectionsPerUser: auth.maxConnectionsPerUser,
+      tenantLimit: (tenantId) => catalog.cache.tenantLimit(tenantId),
+      idleTimeoutMs: auth.idleTimeoutMs,
+      absoluteTimeoutMs: auth.sessionAbsoluteTimeoutMs,
+    },
+    { audit, onChange: () => sessionTable.touch() },
+  );
   const transports = await chooseTransports();
   const open = (target: UpstreamTarget) =>
     openUpstreamConnection({
@@ -168,17 +192,21 @@ async function listenOn(
     roleOptions,
     databases,
     sessions: {
-      closeSessionsOf: (principalId, error) => {
+      closeSessionsOf: (principalId, error, mayStay) => {
+        // Also of those who stay: PostgreSQL looks at CONNECT only when a connection is opened.
         pool.closePrincipal(principalId);
-        registry.closeSessionsOf(principalId, error);
+        registry.closeSessionsOf(principalId, error, mayStay);
       },
     },
+    sessionTable,
+    audit,
     log,
     minPasswordLength: auth.minPasswordLength,
     scramIterations: auth.scramIterations,
+    apiKeySaltSecret: deriveSecret(masterSecret, "API key salts"),
   };
   const databaseNames = new DatabaseNames(adminPool, () => databases.forget());
-  closeRevokedSessions(catalog, registry, pool);
+  const stopClosingRevoked = closeRevokedSessions(catalog, registry, pool);
   const cancels = new Set<Promise<void>>();
   const listener = new Listener(
     {
@@ -208,7 +236,17 @@ async function listenOn(
           return cancel;
         },
         databaseExists: (name) => databaseNames.exists(name),
-        recordLogin: (principalId) => catalog.recordLogin(principalId),
+        loginGuard: new LoginGuard({
+          lockout,
+          audit,
+          attemptsPerAddressPerMinute: auth.loginAttemptsPerIpPerMin,
+          attemptsPerUserPerMinute: auth.loginAttemptsPerUserPerMin,
+        }),
+        audit,
+        recordLogin: ({ principal, keyId }) => {
+          catalog.recordLogin(principal.id);
+          if (keyId !== undefined) catalog.recordKeyUse(keyId);
+        },
       },
       registry,
       log,
@@ -233,6 +271,8 @@ async function listenOn(
   } catch (error) {
     listener.stopAccepting();
     pool.close();
+    stopClosingRevoked();
+    await recorders.close();
     throw error;
   }
   listener.open();
@@ -265,6 +305,8 @@ async function listenOn(
       pool.close();
       // What was cut off upstream must be told before this process is gone.
       await Promise.all(cancels);
+      stopClosingRevoked();
+      await recorders.close();
       await catalog.close();
       await adminPool.end();
       await upstream.embedded?.close();
@@ -272,22 +314,50 @@ async function listenOn(
   };
 }
 
-/** Ends the sessions of users that another process has dropped, locked out or let expire. */
-function closeRevokedSessions(catalog: Catalog, registry: SessionRegistry, pool: UpstreamPool): void {
-  catalog.cache.onChange(() => {
+/** The sessions of this process as the table of all front-ends has them. */
+function* sessionRows(registry: SessionRegistry): Generator<SessionRow> {
+  for (const { session, state, lastActiveAtMs } of registry.statuses()) {
+    const { id, identity, database, clientAddress } = session.profile;
+    yield {
+      id,
+      principalId: identity.principal.id,
+      username: identity.principal.name,
+      database,
+      tenantId: identity.tenantId,
+      authMethod: identity.method,
+      clientAddress,
+      protocol: "pgwire",
+      state,
+      connectedAtMs: session.connectedAtMs,
+      lastActiveAtMs,
+      expiresAtMs: identity.expiresAt?.getTime(),
+    };
+  }
+}
+
+/** Ends the sessions whose user, key or database another process has taken away, or that have expired. */
+function closeRevokedSessions(catalog: Catalog, registry: SessionRegistry, pool: UpstreamPool): () => void {
+  const close = () => {
     const now = new Date();
     for (const id of registry.principalIds()) {
       const record = catalog.cache.findById(id);
-      if (record !== undefined && loginRefusal(record, now) === undefined) continue;
-      pool.closePrincipal(id);
+      const isGone = record === undefined || loginRefusal(record, now) !== undefined;
+      if (isGone) pool.closePrincipal(id);
       registry.closeSessionsOf(
         id,
         new SqlError("admin_shutdown", "terminating connection due to administrator command", {
           severity: "FATAL",
         }),
+        (session) => mayStay(catalog.cache, session, now),
       );
     }
-  });
+  };
+  const stopListening = catalog.cache.onChange(close);
+  const sweeper = setInterval(close, expirySweepMs).unref();
+  return () => {
+    stopListening();
+    clearInterval(sweeper);
+  };
 }
 
 /** Opens a connection as a role; where the role is not as the catalog says it is, puts that right and tries once more. */
@@ -309,6 +379,11 @@ async function openWithRepair(
       "the upstream role is not as the catalog has it; repairing",
     );
     if (!(await repairRole(deps, target.principalId))) throw error;
+    deps.audit.record({
+      event: "PrivilegeChange",
+      username: target.role,
+      detail: "the PostgreSQL role was not as the catalog has it and has been repaired",
+    });
     return open(target);
   }
 }

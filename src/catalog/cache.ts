@@ -1,15 +1,16 @@
-/** Users in memory, so that a login asks PostgreSQL nothing; kept current by own writes, LISTEN and polling. */
+/** Principals and their API keys in memory, so that a login asks PostgreSQL nothing; kept current by own writes, LISTEN and polling. */
 
-import type { Client, Pool } from "pg";
-import type { Log } from "../observe/log.ts";
+import type { Pool } from "pg";
+import { type ApiKeyRecord, loadApiKeys, loadApiKeysOf } from "./api-keys.ts";
+import type { ChangeListener } from "./change-listener.ts";
 import { catalogChannel } from "./migrations.ts";
+import { loadTenants, type Tenant } from "./tenants.ts";
 import { loadUsers, loadUsersById, type PrincipalRecord } from "./users.ts";
 
 export interface CacheOptions {
   readonly pool: Pool;
-  /** Opens the connection that listens; called again after it broke. */
-  readonly connectListener: () => Promise<Client>;
-  readonly log: Log;
+  /** Connected; stays the caller's to close. */
+  readonly changes: ChangeListener;
   /** How often the version is compared when no notification comes, in milliseconds. */
   readonly pollIntervalMs: number;
   /** Least time between two reloads that notifications cause: any client may NOTIFY, in milliseconds. */
@@ -20,13 +21,11 @@ export class PrincipalCache {
   readonly #options: CacheOptions;
   #byName = new Map<string, PrincipalRecord>();
   #byId = new Map<number, PrincipalRecord>();
+  #keysByOwner = new Map<number, readonly ApiKeyRecord[]>();
+  #tenants = new Map<number, Tenant>();
   #version: string | undefined;
   /** Loads run one after another, so that an older snapshot never replaces a newer one. */
   #lastLoad: Promise<void> = Promise.resolve();
-  #listener: Client | undefined;
-  #timers = new Set<NodeJS.Timeout>();
-  #isCheckPlanned = false;
-  #isClosed = false;
   readonly #changeListeners = new Set<() => void>();
 
   constructor(options: CacheOptions) {
@@ -34,9 +33,14 @@ export class PrincipalCache {
   }
 
   /** Loads everything and begins to listen. */
-  async open(): Promise<void> {
-    await this.#listen();
-    this.#poll();
+  open(): Promise<void> {
+    const { changes, reloadSpacingMs, pollIntervalMs } = this.#options;
+    return changes.subscribe({
+      channel: catalogChannel,
+      spacingMs: reloadSpacingMs,
+      pollIntervalMs,
+      check: () => this.refresh(),
+    });
   }
 
   /** @returns undefined when there is no user of that name */
@@ -46,6 +50,25 @@ export class PrincipalCache {
 
   findById(id: number): PrincipalRecord | undefined {
     return this.#byId.get(id);
+  }
+
+  /** The API keys of a principal, revoked and expired ones included. */
+  keysOf(ownerId: number): readonly ApiKeyRecord[] {
+    return this.#keysByOwner.get(ownerId) ?? [];
+  }
+
+  /** How many sessions a tenant's principals may have in one process; undefined is no limit. */
+  tenantLimit(tenantId: number): number | undefined {
+    return this.#tenants.get(tenantId)?.maxConnections;
+  }
+
+  /** @returns undefined when there is no key of that name */
+  findKeyByName(name: string): ApiKeyRecord | undefined {
+    for (const keys of this.#keysByOwner.values()) {
+      const found = keys.find((key) => key.name === name);
+      if (found !== undefined) return found;
+    }
+    return undefined;
   }
 
   all(): IterableIterator<PrincipalRecord> {
@@ -58,11 +81,18 @@ export class PrincipalCache {
     return () => this.#changeListeners.delete(listener);
   }
 
-  /** Reads these users again: for the writer, whose own next login must see what it wrote. */
+  /** Reads these users and all tenants again: for the writer, whose own next login must see what it wrote. */
   reload(ids: readonly number[]): Promise<void> {
     return this.#inOrder(async () => {
       const records = await loadUsersById(this.#options.pool, ids);
-      for (const id of ids) this.#forget(id);
+      const keys = await loadApiKeysOf(this.#options.pool, ids);
+      const tenants = await loadTenants(this.#options.pool);
+      this.#tenants = new Map(tenants.map((tenant) => [tenant.id, tenant]));
+      for (const id of ids) {
+        this.#forget(id);
+        this.#keysByOwner.delete(id);
+      }
+      for (const [ownerId, ofOwner] of byOwner(keys)) this.#keysByOwner.set(ownerId, ofOwner);
       for (const record of records) this.#remember(record);
       this.#changed();
     });
@@ -74,8 +104,12 @@ export class PrincipalCache {
       const version = await this.#readVersion();
       if (version === this.#version) return;
       const records = await loadUsers(this.#options.pool);
+      const keys = await loadApiKeys(this.#options.pool);
+      const tenants = await loadTenants(this.#options.pool);
+      this.#tenants = new Map(tenants.map((tenant) => [tenant.id, tenant]));
       this.#byName = new Map();
       this.#byId = new Map();
+      this.#keysByOwner = byOwner(keys);
       for (const record of records) this.#remember(record);
       // Read before the rows: should it be too old, the next comparison only loads once more.
       this.#version = version;
@@ -83,13 +117,8 @@ export class PrincipalCache {
     });
   }
 
+  /** Resolves when no load is under way; close the listener before. */
   async close(): Promise<void> {
-    this.#isClosed = true;
-    for (const timer of this.#timers) clearTimeout(timer);
-    this.#timers.clear();
-    const listener = this.#listener;
-    this.#listener = undefined;
-    await listener?.end().catch(() => undefined);
     await this.#lastLoad.catch(() => undefined);
   }
 
@@ -123,69 +152,14 @@ export class PrincipalCache {
     this.#lastLoad = mine;
     return mine;
   }
+}
 
-  /** Listens first and loads then, so that no change falls between the two. */
-  async #listen(): Promise<void> {
-    const client = await this.#options.connectListener();
-    if (this.#isClosed) {
-      await client.end();
-      return;
-    }
-    this.#listener = client;
-    client.on("notification", () => this.#planCheck());
-    client.once("end", () => this.#relisten(client));
-    await client.query(`LISTEN ${catalogChannel}`);
-    await this.refresh();
+function byOwner(keys: readonly ApiKeyRecord[]): Map<number, readonly ApiKeyRecord[]> {
+  const groups = new Map<number, ApiKeyRecord[]>();
+  for (const key of keys) {
+    const group = groups.get(key.ownerId);
+    if (group === undefined) groups.set(key.ownerId, [key]);
+    else group.push(key);
   }
-
-  #relisten(lost: Client): void {
-    if (this.#isClosed || this.#listener !== lost) return;
-    this.#listener = undefined;
-    this.#options.log.warn("lost the connection that listens for catalog changes");
-    this.#listenLater(1);
-  }
-
-  #listenLater(attempt: number): void {
-    this.#after(Math.min(200 * 2 ** (attempt - 1), 10_000), () => {
-      this.#listen().catch((error: unknown) => {
-        this.#options.log.debug({ err: error }, "cannot listen for catalog changes yet");
-        const half = this.#listener;
-        this.#listener = undefined;
-        half?.end().catch(() => undefined);
-        this.#listenLater(attempt + 1);
-      });
-    });
-  }
-
-  #planCheck(): void {
-    if (this.#isCheckPlanned) return;
-    this.#isCheckPlanned = true;
-    this.#after(this.#options.reloadSpacingMs, () => {
-      this.#isCheckPlanned = false;
-      this.#refreshQuietly();
-    });
-  }
-
-  #poll(): void {
-    this.#after(this.#options.pollIntervalMs, () => {
-      this.#refreshQuietly();
-      this.#poll();
-    });
-  }
-
-  #refreshQuietly(): void {
-    this.refresh().catch((error: unknown) => {
-      this.#options.log.debug({ err: error }, "cannot read the catalog; the copy in memory stays in use");
-    });
-  }
-
-  #after(delayMs: number, action: () => void): void {
-    if (this.#isClosed) return;
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer);
-      action();
-    }, delayMs);
-    timer.unref();
-    this.#timers.add(timer);
-  }
+  return groups;
 }

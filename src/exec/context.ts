@@ -2,8 +2,10 @@
 
 import type { ClientConfig, PoolClient } from "pg";
 import type { Identity } from "../auth/identity.ts";
+import type { AuditLog } from "../catalog/audit-log.ts";
 import type { Catalog } from "../catalog/catalog.ts";
 import type { ReservingBackend } from "../catalog/reserved-roles.ts";
+import type { SessionTable } from "../catalog/session-table.ts";
 import type { Log } from "../observe/log.ts";
 import type { RoleOptions } from "../upstream/reconcile-roles.ts";
 import type { DatabasePreparer } from "./databases.ts";
@@ -22,6 +24,8 @@ export interface OpenTransaction {
 export interface ExecutionContext {
   readonly identity: Identity;
   readonly sessionId: string;
+  /** Without its port; absent where there is none. */
+  readonly clientAddress?: string | undefined;
   /** The database that the session is in. */
   readonly database: string;
   /** The session's DateStyle and TimeZone as PostgreSQL reports them. */
@@ -43,9 +47,13 @@ export interface ExecutorDependencies {
   readonly roleOptions: RoleOptions;
   readonly databases: DatabasePreparer;
   readonly sessions: SessionDirectory;
+  readonly sessionTable: Pick<SessionTable, "flush">;
+  readonly audit: Pick<AuditLog, "record" | "recordIn" | "flush" | "verify">;
   readonly log: Log;
   /** Shortest password accepted, in characters. */
   readonly minPasswordLength: number;
   /** PBKDF2 iterations of new verifiers. */
   readonly scramIterations: number;
+  /** A derivate of the master secret, of which the salts of API keys are made. */
+  readonly apiKeySaltSecret: Buffer;
 }

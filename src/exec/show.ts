@@ -31,7 +31,7 @@ export const sessionColumns: readonly Column[] = [
 ];
 
 /** A timestamp as text in the session's format, and as microseconds since 2000-01-01 UTC as the binary format has it. */
-const timestampColumns = (expression: string, name: string) => `
+export const timestampColumns = (expression: string, name: string) => `
   ${expression}::pg_catalog.text AS ${name}_text,
   (CASE WHEN ${expression} = 'infinity'::pg_catalog.timestamptz THEN 9223372036854775807
         WHEN ${expression} = '-infinity'::pg_catalog.timestamptz THEN -9223372036854775808
@@ -123,10 +123,12 @@ async function formatMoment(
   return row === undefined ? null : timestamp(row.at_text, row.at_micros);
 }
 
-function timestamp(text: string | null, micros: string | null): Timestamp | null {
+/** A timestamp of two columns that `timestampColumns` made. */
+export function timestamp(text: string | null, micros: string | null): Timestamp | null {
   return text === null || micros === null ? null : { text, micros: BigInt(micros) };
 }
 
-function table(columns: readonly Column[], rows: readonly (readonly Value[])[]): StatementResult {
+/** The result of a SHOW. */
+export function table(columns: readonly Column[], rows: readonly (readonly Value[])[]): StatementResult {
   return { tag: "SHOW", table: { columns, rows }, notices: [] };
 }

@@ -2,6 +2,7 @@
 
 import { randomUUID } from "node:crypto";
 import { createServer, type Server, type Socket } from "node:net";
+import { requireDatabase } from "../auth/effective-databases.ts";
 import type { Identity } from "../auth/identity.ts";
 import { isCurrent } from "../auth/password.ts";
 import { SqlError } from "../errors/sql-error.ts";
@@ -111,7 +112,8 @@ export class Listener {
     const { log } = this.#options;
     let transport = first;
     const timer = setTimeout(() => transport.close(), this.#options.authenticationTimeoutMs);
-    const peer = `${first.socket.remoteAddress ?? "?"}:${first.socket.remotePort ?? "?"}`;
+    const address = first.socket.remoteAddress ?? "?";
+    const peer = `${address}:${first.socket.remotePort ?? "?"}`;
     try {
       const outcome = await receiveStartup(
         first,
@@ -126,7 +128,7 @@ export class Listener {
         await this.#options.services.cancels.cancel(outcome.processId, outcome.secretKey);
         transport.close();
       } else if (outcome.kind === "closed") transport.close();
-      else await this.#logIn(outcome, peer, timer);
+      else await this.#logIn(outcome, address, peer, timer);
     } catch (error) {
       this.#refuse(transport, error, peer);
     } finally {
@@ -136,7 +138,7 @@ export class Listener {
     }
   }
 
-  async #logIn(greeting: Greeting, peer: string, timer: NodeJS.Timeout): Promise<void> {
+  async #logIn(greeting: Greeting, address: string, peer: string, timer: NodeJS.Timeout): Promise<void> {
     const { services, log } = this.#options;
     const { startup, transport, reader } = greeting;
     const settings = sessionSettings(startup.parameters);
@@ -151,14 +153,33 @@ export class Listener {
       transport.close();
       return;
     }
-    if (outcome.kind === "refused") {
-      log.info({ peer, user: startup.user, reason: outcome.reason }, "login refused");
+    // Only now, when the exchange has run in full: a locked name is refused as a wrong password is.
+    const barrier = services.loginGuard.refusalFor(startup.user, address);
+    if (barrier !== undefined || outcome.kind === "refused") {
+      const reason = barrier ?? (outcome.kind === "refused" ? outcome.reason : "locked");
+      log.info({ peer, user: startup.user, reason }, "login refused");
+      services.loginGuard.recordFailure(startup.user, address, reason);
       throw refusal(startup.user);
     }
     clearTimeout(timer);
     const authenticated = Buffer.concat([outcome.finalMessage, encodeAuthenticationOk()]);
     const { identity } = outcome;
     const database = await this.#databaseFor(startup, identity);
+    const sessionId = randomUUID();
+    services.loginGuard.recordSuccess(startup.user, address, identity, sessionId);
+    try {
+      requireDatabase(identity.databases, database);
+    } catch (error) {
+      services.audit.record({
+        event: "AuthzDenied",
+        username: identity.principal.name,
+        tenantId: identity.tenantId,
+        source: address,
+        sessionId,
+        detail: `database ${JSON.stringify(database)} is not among those of the principal or its key`,
+      });
+      throw error;
+    }
     await services.prepareDatabase(database, identity);
     if (transport.isClosed) return;
     // From here on the registry ends the session when its user goes.
@@ -167,14 +188,20 @@ export class Listener {
       throw refusal(startup.user);
     }
     const session = new Session(
-      { id: randomUUID(), identity, database, minorVersion: Math.min(startup.minor, newestMinorVersion) },
+      {
+        id: sessionId,
+        identity,
+        database,
+        clientAddress: address,
+        minorVersion: Math.min(startup.minor, newestMinorVersion),
+      },
       transport,
       services,
       log,
       (closed) => this.#options.registry.remove(closed),
     );
     this.#options.registry.admit(session);
-    services.recordLogin(identity.principal.id);
+    services.recordLogin(identity);
     const ticket = services.pool.acquire({
       database,
       principalId: identity.principal.id,

@@ -1,9 +1,11 @@
 /** What the sessions of a process share. */
 
 import type { Identity } from "../auth/identity.ts";
+import type { LoginGuard } from "../auth/login-guard.ts";
 import type { Statement } from "../ddl/statement.ts";
 import type { Executor } from "../exec/execute.ts";
 import type { Column } from "../exec/result.ts";
+import type { Audit } from "../observe/audit.ts";
 import type { UpstreamPool } from "../upstream/pool.ts";
 import type { UpstreamConnection } from "../upstream/upstream-connection.ts";
 import type { PasswordLogins } from "./authentication.ts";
@@ -21,6 +23,9 @@ export interface SessionServices {
   /** Never rejects. */
   readonly cancelUpstream: (connection: UpstreamConnection) => Promise<void>;
   readonly databaseExists: (name: string) => Promise<boolean>;
-  /** Told of each login, for last_login_at. */
-  readonly recordLogin: (principalId: number) => void;
+  /** Asked and told of the outcome of each login. */
+  readonly loginGuard: LoginGuard;
+  readonly audit: Audit;
+  /** Told of each login, for last_login_at and the key's last_used_at. */
+  readonly recordLogin: (identity: Identity) => void;
 }

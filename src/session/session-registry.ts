@@ -1,7 +1,9 @@
 /** The live sessions of a process: limits, ends from outside, and idle timeouts. */
 
+import type { LiveSession } from "../auth/live-session.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { SessionDirectory } from "../exec/sessions.ts";
+import type { Audit, AuditEntry } from "../observe/audit.ts";
 import type { EndingMode, Session } from "./session.ts";
 
 export interface SessionLimits {
@@ -9,28 +11,50 @@ export interface SessionLimits {
   readonly maxConnections: number;
   /** Sessions of one user in this process; 0 is no limit. */
   readonly maxConnectionsPerUser: number;
+  /** Sessions of one tenant in this process; undefined is no limit. Asked at each login. */
+  readonly tenantLimit?: (tenantId: number) => number | undefined;
   /** 0 is never. */
   readonly idleTimeoutMs: number;
   /** 0 is never. */
   readonly absoluteTimeoutMs: number;
 }
 
+/** Who is told of sessions that come and go. */
+export interface SessionObserver {
+  readonly audit: Audit;
+  readonly onChange: () => void;
+}
+
+/** One session as SHOW SESSIONS prints it. */
+export interface SessionStatus {
+  readonly session: Session;
+  readonly state: "active" | "idle" | "idle in transaction" | "waiting";
+  /** When a statement was last seen to run, as far as this was looked at. */
+  readonly lastActiveAtMs: number;
+}
+
 interface Watch {
   activity: number;
   idleSinceMs: number;
+  /** For SHOW SESSIONS, which looks at other moments than the sweeper. */
+  seenActivity: number;
+  lastActiveAtMs: number;
 }
 
 const sweepIntervalMs = 1_000;
 
 export class SessionRegistry implements SessionDirectory {
   readonly #limits: SessionLimits;
+  readonly #observer: SessionObserver | undefined;
   readonly #sessions = new Map<Session, Watch>();
   readonly #byPrincipal = new Map<number, number>();
+  readonly #byTenant = new Map<number, number>();
   readonly #sweeper: NodeJS.Timeout | undefined;
   #emptied: (() => void) | undefined;
 
-  constructor(limits: SessionLimits) {
+  constructor(limits: SessionLimits, observer?: SessionObserver) {
     this.#limits = limits;
+    this.#observer = observer;
     if (limits.idleTimeoutMs > 0 || limits.absoluteTimeoutMs > 0) {
       this.#sweeper = setInterval(() => this.#sweep(), sweepIntervalMs);
       this.#sweeper.unref();
@@ -41,7 +65,7 @@ export class SessionRegistry implements SessionDirectory {
     return this.#sessions.size;
   }
 
-  /** @throws SqlError FATAL too_many_connections when the process, the user or the role has no room for one more */
+  /** @throws SqlError FATAL too_many_connections when the process, the tenant, the user or the role has no room for one more */
   admit(session: Session): void {
     const { identity } = session.profile;
     const count = this.#byPrincipal.get(identity.principal.id) ?? 0;
@@ -55,17 +79,50 @@ export class SessionRegistry implements SessionDirectory {
     if (isOverUserLimit || isOverOwnLimit) {
       throw tooMany(`too many connections for role "${identity.principal.name}"`);
     }
+    const ofTenant = this.#byTenant.get(identity.tenantId) ?? 0;
+    const tenantLimit = this.#limits.tenantLimit?.(identity.tenantId);
+    if (tenantLimit !== undefined && ofTenant >= tenantLimit && !identity.isSuperuser) {
+      throw tooMany("too many connections for this tenant");
+    }
     this.#byPrincipal.set(identity.principal.id, count + 1);
-    this.#sessions.set(session, { activity: -1, idleSinceMs: Date.now() });
+    this.#byTenant.set(identity.tenantId, ofTenant + 1);
+    const now = Date.now();
+    this.#sessions.set(session, { activity: -1, idleSinceMs: now, seenActivity: 0, lastActiveAtMs: now });
+    this.#tell("SessionConnect", session);
   }
 
   remove(session: Session): void {
     if (!this.#sessions.delete(session)) return;
-    const { id } = session.profile.identity.principal;
-    const count = (this.#byPrincipal.get(id) ?? 1) - 1;
-    if (count === 0) this.#byPrincipal.delete(id);
-    else this.#byPrincipal.set(id, count);
+    const { principal, tenantId } = session.profile.identity;
+    decrement(this.#byPrincipal, principal.id);
+    decrement(this.#byTenant, tenantId);
+    this.#tell("SessionDisconnect", session);
     if (this.#sessions.size === 0) this.#emptied?.();
+  }
+
+  /** Every session and what it is doing. */
+  *statuses(): Generator<SessionStatus> {
+    const now = Date.now();
+    for (const [session, watch] of this.#sessions) {
+      const state = stateOf(session);
+      if (state === "active" || session.activity !== watch.seenActivity) {
+        watch.seenActivity = session.activity;
+        watch.lastActiveAtMs = now;
+      }
+      yield { session, state, lastActiveAtMs: watch.lastActiveAtMs };
+    }
+  }
+
+  /** Ends one session at once and cancels what it runs; the one that asked for its own end may hear the answer. */
+  kill(sessionId: string, killedBy: string): void {
+    const error = new SqlError("admin_shutdown", "terminating connection due to administrator command", {
+      severity: "FATAL",
+    });
+    for (const session of [...this.#sessions.keys()]) {
+      if (session.profile.id !== sessionId) continue;
+      if (sessionId === killedBy) session.end(error, "after_statement");
+      else session.fail(error);
+    }
   }
 
   /** Whose sessions there are. */
@@ -73,9 +130,15 @@ export class SessionRegistry implements SessionDirectory {
     return [...this.#byPrincipal.keys()];
   }
 
-  closeSessionsOf(principalId: number, error: SqlError): void {
+  closeSessionsOf(
+    principalId: number,
+    error: SqlError,
+    mayStay: (session: LiveSession) => boolean = () => false,
+  ): void {
     for (const session of [...this.#sessions.keys()]) {
-      if (session.profile.identity.principal.id === principalId) session.end(error, "after_statement");
+      const { profile } = session;
+      if (profile.identity.principal.id !== principalId || mayStay(profile)) continue;
+      session.end(error, "after_statement");
     }
   }
 
@@ -93,6 +156,19 @@ export class SessionRegistry implements SessionDirectory {
     }
     for (const session of [...this.#sessions.keys()]) session.fail(error);
     clearInterval(this.#sweeper);
+  }
+
+  #tell(event: Extract<AuditEntry["event"], "SessionConnect" | "SessionDisconnect">, session: Session): void {
+    const { id, identity, database, clientAddress } = session.profile;
+    this.#observer?.audit.record({
+      event,
+      username: identity.principal.name,
+      tenantId: identity.tenantId,
+      source: clientAddress,
+      sessionId: id,
+      detail: `database ${JSON.stringify(database)}`,
+    });
+    this.#observer?.onChange();
   }
 
   #sweep(): void {
@@ -119,6 +195,18 @@ export class SessionRegistry implements SessionDirectory {
       }
     }
   }
+}
+
+function stateOf(session: Session): SessionStatus["state"] {
+  if (session.isQueued) return "waiting";
+  if (!session.isIdle) return "active";
+  return session.isInTransaction ? "idle in transaction" : "idle";
+}
+
+function decrement(counts: Map<number, number>, key: number): void {
+  const count = (counts.get(key) ?? 1) - 1;
+  if (count === 0) counts.delete(key);
+  else counts.set(key, count);
 }
 
 function tooMany(message: string): SqlError {

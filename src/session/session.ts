@@ -26,6 +26,8 @@ export interface SessionProfile {
   readonly id: string;
   readonly identity: Identity;
   readonly database: string;
+  /** Without its port. */
+  readonly clientAddress: string;
   /** Minor version of the protocol spoken with this client. */
   readonly minorVersion: number;
 }
@@ -70,6 +72,11 @@ export class Session {
   /** True when no statement is running. */
   get isIdle(): boolean {
     return this.#relay?.isSettled ?? false;
+  }
+
+  /** True between BEGIN and the end of the client's transaction, failed or not. */
+  get isInTransaction(): boolean {
+    return this.#relay !== undefined && this.#relay.ledger.status !== "I";
   }
 
   /** True while the session waits for an upstream connection. */
@@ -160,10 +167,13 @@ export class Session {
   }
 
   #openRelay(lease: Lease): Relay {
-    const { identity, id, database } = this.profile;
+    const { identity, id, database, clientAddress } = this.profile;
     const runner = new StatementRunner(
       this.#services.executor,
-      { context: { identity, sessionId: id, database }, parameters: lease.connection.parameters },
+      {
+        context: { identity, sessionId: id, database, clientAddress },
+        parameters: lease.connection.parameters,
+      },
       this.#log,
     );
     // The two know each other; the relay does not call before it is started.

@@ -2,7 +2,9 @@
 
 import { createHash, randomBytes } from "node:crypto";
 import { Client, type ClientConfig } from "pg";
+import type { LiveSession } from "../../src/auth/live-session.ts";
 import { identityOf } from "../../src/auth/password.ts";
+import { AuditLog } from "../../src/catalog/audit-log.ts";
 import { type Catalog, openCatalog } from "../../src/catalog/catalog.ts";
 import { connectAdmin, createAdminPool } from "../../src/catalog/connection.ts";
 import { parseStatement } from "../../src/ddl/parse-statement.ts";
@@ -31,6 +33,8 @@ export interface CatalogStack {
   readonly started: BootstrapResult;
   /** Ids of principals whose sessions were closed, with the error. */
   readonly closed: { id: number; error: SqlError }[];
+  /** Sessions that a test says are open; statements take them out when they would be closed. */
+  readonly live: Set<LiveSession>;
   /** Runs a statement as a user of the catalog. */
   run(user: string, sql: string, context?: Partial<ExecutionContext>): Promise<StatementResult | "forward">;
   /** A connection to PostgreSQL as any role; the socket trusts. */
@@ -80,6 +84,7 @@ export async function openCatalogStack(
     defaultDatabase: "nodedb",
   };
   const closed: { id: number; error: SqlError }[] = [];
+  const live = new Set<LiveSession>();
   let catalog: Catalog;
   try {
     catalog = await openCatalog({
@@ -95,6 +100,16 @@ export async function openCatalogStack(
     await pool.end();
     throw error;
   }
+  const audit = new AuditLog({
+    pool,
+    changes: catalog.changes,
+    key: createHash("sha256")
+      .update(options.masterSecret ?? "audit chain")
+      .digest(),
+    level: "full",
+    log,
+  });
+  await audit.open();
   const deps: ExecutorDependencies = {
     catalog,
     adminConnection,
@@ -104,10 +119,21 @@ export async function openCatalogStack(
       roleOptions,
       log,
     }),
-    sessions: { closeSessionsOf: (id, error) => closed.push({ id, error }) },
+    sessions: {
+      closeSessionsOf: (id, error, mayStay) => {
+        if (mayStay === undefined) closed.push({ id, error });
+        for (const session of [...live]) {
+          if (session.identity.principal.id !== id || mayStay?.(session) === true) continue;
+          live.delete(session);
+        }
+      },
+    },
+    sessionTable: { flush: async () => undefined },
+    audit,
     log,
     minPasswordLength: 8,
     scramIterations: 4096,
+    apiKeySaltSecret: Buffer.alloc(32, 5),
   };
   let started: BootstrapResult;
   try {
@@ -125,6 +151,7 @@ export async function openCatalogStack(
     executor,
     started,
     closed,
+    live,
     connectAs,
     sql,
     run: async (user, text, context = {}) => {
@@ -146,6 +173,11 @@ export async function openCatalogStack(
       const rows = await sql(
         `SELECT (SELECT json_agg(to_jsonb(p) - 'last_login_at' ORDER BY id) FROM nodedb.principal p) AS principals,
                 (SELECT json_agg(r ORDER BY principal_id, role) FROM nodedb.principal_role r) AS roles,
+                (SELECT json_agg(l ORDER BY principal_id, database) FROM nodedb.principal_database l) AS lists,
+                (SELECT json_agg(to_jsonb(k) - 'last_used_at' ORDER BY id) FROM nodedb.api_key k) AS keys,
+                (SELECT json_agg(o ORDER BY id) FROM nodedb.oidc_provider o) AS providers,
+                (SELECT json_agg(c ORDER BY id) FROM nodedb.role c) AS custom_roles,
+                (SELECT json_agg(t ORDER BY id) FROM nodedb.tenant t) AS tenants,
                 (SELECT json_agg(a ORDER BY oid) FROM pg_authid a) AS pg_roles,
                 (SELECT json_agg(m ORDER BY roleid, member) FROM pg_auth_members m) AS members,
                 (SELECT json_agg(d ORDER BY oid) FROM pg_database d) AS databases`,
@@ -153,6 +185,7 @@ export async function openCatalogStack(
       return JSON.stringify(rows, undefined, 1);
     },
     close: async () => {
+      await audit.close();
       await catalog.close();
       await pool.end();
     },

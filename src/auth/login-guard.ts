@@ -1,0 +1,90 @@
+/** What stands between a finished exchange and the answer to it: lockout, login limits, and the audit of both outcomes. */
+
+import type { Lockout } from "../catalog/lockout.ts";
+import type { Audit } from "../observe/audit.ts";
+import type { Identity, RefusalReason } from "./identity.ts";
+import { addressKey, FailureWindows } from "./login-limits.ts";
+
+export interface LoginGuardOptions {
+  readonly lockout: Pick<Lockout, "isLocked" | "recordFailure" | "recordSuccess">;
+  readonly audit: Audit;
+  /** Failures only; 0 is unlimited. */
+  readonly attemptsPerAddressPerMinute: number;
+  /** Failures only; 0 is unlimited. */
+  readonly attemptsPerUserPerMinute: number;
+  /** In milliseconds, from any fixed moment. */
+  readonly clock?: () => number;
+}
+
+/** Pairs of key and address that are remembered as seen. */
+const maxSeenUses = 20_000;
+
+export class LoginGuard {
+  readonly #options: LoginGuardOptions;
+  readonly #byAddress: FailureWindows;
+  readonly #byUser: FailureWindows;
+  readonly #seenUses = new Set<string>();
+
+  constructor(options: LoginGuardOptions) {
+    this.#options = options;
+    this.#byAddress = new FailureWindows(options.attemptsPerAddressPerMinute, options.clock);
+    this.#byUser = new FailureWindows(options.attemptsPerUserPerMinute, options.clock);
+  }
+
+  /**
+   * Asked when the exchange is over and before its outcome is acted upon, so that neither its course nor its time tells that a
+   * name is locked: the right password is refused as a wrong one is.
+   */
+  refusalFor(user: string, address: string): "locked" | "too_many_failures" | undefined {
+    if (this.#byAddress.isOver(addressKey(address)) || this.#byUser.isOver(user)) return "too_many_failures";
+    return this.#options.lockout.isLocked(user) ? "locked" : undefined;
+  }
+
+  /** Counts and audits a refusal, whatever the reason. */
+  recordFailure(user: string, address: string, reason: RefusalReason | "changed_meanwhile"): void {
+    // Neither counted nor written down: else whoever may not log in could fill the audit log.
+    if (reason === "too_many_failures") return;
+    const { lockout, audit } = this.#options;
+    audit.record({ event: "AuthFailure", username: user, source: address, detail: reason });
+    const isAddressOver = this.#byAddress.add(addressKey(address));
+    const isUserOver = this.#byUser.add(user);
+    if (isAddressOver || isUserOver) {
+      audit.record({
+        event: "AuthFailure",
+        username: user,
+        source: address,
+        detail: `too_many_failures for this ${isAddressOver ? "address" : "name"}: further ones within the minute are not recorded`,
+      });
+    }
+    lockout.recordFailure(user);
+  }
+
+  /** Clears the name's failures and audits the login; and a key that comes from an address for the first time. */
+  recordSuccess(user: string, address: string, identity: Identity, sessionId: string): void {
+    const { lockout, audit } = this.#options;
+    lockout.recordSuccess(user);
+    const who = {
+      username: identity.principal.name,
+      tenantId: identity.tenantId,
+      source: address,
+      sessionId,
+    };
+    audit.record({ ...who, event: "AuthSuccess", detail: identity.method });
+    const { keyId } = identity;
+    if (keyId !== undefined && this.#isFirstUse(`${keyId} ${address}`)) {
+      audit.record({ ...who, event: "KeyUsed", detail: `key ${keyId}` });
+    }
+  }
+
+  #isFirstUse(use: string): boolean {
+    const isKnown = this.#seenUses.delete(use);
+    this.#seenUses.add(use);
+    if (this.#seenUses.size > maxSeenUses) {
+      for (const oldest of this.#seenUses) {
+        this.#seenUses.delete(oldest);
+        break;
+      }
+    }
+    return !isKnown;
+  }
+}

@@ -1,0 +1,317 @@
+/**
+ * Writes the audit log: entries are collected and appended in batches, off the path of what they tell of.
+ *
+ * Front-ends on one catalog append to one chain: each batch locks the row of the chain's head in a short transaction of its own.
+ * Entries of statements take another way. They are put into an outbox by the statement's own transaction, so that they exist
+ * exactly when the change does, and a batch moves them into the chain after the commit: chained in the statement's transaction,
+ * the head would stay locked until that ends, and administrators would wait for each other.
+ */
+
+import type { Pool, PoolClient } from "pg";
+import {
+  type Audit,
+  type AuditEntry,
+  type AuditEvent,
+  type AuditLevel,
+  isRecorded,
+} from "../observe/audit.ts";
+import type { Log } from "../observe/log.ts";
+import { type ChainHead, chainHash, chainStart, microsOf, verifyChain } from "./audit-chain.ts";
+import type { ChangeListener } from "./change-listener.ts";
+import type { Queryable } from "./users.ts";
+
+/** Channel on which front-ends learn of entries in the outbox. */
+export const auditChannel = "nodedb_audit";
+
+export interface AuditLogOptions {
+  readonly pool: Pool;
+  readonly changes: ChangeListener;
+  /** Derived from the master secret; the same on every front-end of the catalog. */
+  readonly key: Buffer;
+  readonly level: AuditLevel;
+  readonly log: Log;
+  readonly flushDelayMs?: number;
+}
+
+/** With the time that a batch takes, an entry is written within 100 ms of what it tells of. */
+const defaultFlushDelayMs = 50;
+const retryDelayMs = 1_000;
+const entriesPerBatch = 500;
+/** Entries that wait for a PostgreSQL that is away; more are counted only. */
+const maxPending = 10_000;
+/** How often the chain's head goes to the program's log when it has moved. */
+const headIntervalMs = 10 * 60_000;
+const maxDetailLength = 1_000;
+const maxNameLength = 128;
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+interface PendingEntry extends AuditEntry {
+  readonly at: Date;
+}
+
+interface AppendedEntry {
+  readonly atMicros: string;
+  readonly event: string;
+  readonly username: string | null;
+  readonly tenantId: string | null;
+  readonly source: string | null;
+  readonly sessionId: string | null;
+  readonly detail: string | null;
+}
+
+export class AuditLog implements Audit {
+  readonly #options: AuditLogOptions;
+  #pending: PendingEntry[] = [];
+  #lost = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #headTimer: NodeJS.Timeout | undefined;
+  #lastFlush: Promise<void> = Promise.resolve();
+  #head: ChainHead = chainStart;
+  #loggedSeq = 0n;
+  #isClosed = false;
+
+  constructor(options: AuditLogOptions) {
+    this.#options = options;
+  }
+
+  /** Takes over what a front-end that crashed has left in the outbox, and says where the chain stands. */
+  async open(): Promise<void> {
+    await this.flush();
+    await this.#options.changes.subscribe({
+      channel: auditChannel,
+      spacingMs: this.#options.flushDelayMs ?? defaultFlushDelayMs,
+      pollIntervalMs: retryDelayMs,
+      check: async () => {
+        if (await this.#hasOutbox()) await this.flush();
+      },
+    });
+    this.#logHead();
+    this.#headTimer = setInterval(() => this.#logHead(), headIntervalMs).unref();
+  }
+
+  record(entry: AuditEntry): void {
+    if (!isRecorded(entry.event, this.#options.level)) return;
+    if (this.#pending.length >= maxPending) {
+      if (this.#lost === 0) this.#options.log.error("audit entries are lost: the catalog is not available");
+      this.#lost += 1;
+      return;
+    }
+    this.#pending.push({ ...entry, at: new Date() });
+    this.#flushLater(this.#options.flushDelayMs ?? defaultFlushDelayMs);
+  }
+
+  /**
+   * Puts an entry into the outbox, as a part of the transaction that the client is in: it is in the log when that has committed.
+   */
+  async recordIn(client: Queryable, entry: AuditEntry): Promise<void> {
+    if (!isRecorded(entry.event, this.#options.level)) return;
+    const { username, tenantId, source, sessionId, detail } = toColumns(entry);
+    await client.query(
+      `INSERT INTO nodedb.audit_outbox (event, username, tenant_id, source, session_id, detail)
+       VALUES ($1, $2, $3, $4, $5, $6)`,
+      [entry.event, username, tenantId, source, sessionId, detail],
+    );
+    await client.query(`NOTIFY ${auditChannel}`);
+  }
+
+  /** Writes all that is there now. @throws when it cannot; what was collected is kept for the next time */
+  flush(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const mine = this.#lastFlush.catch(() => undefined).then(() => this.#writeAll());
+    this.#lastFlush = mine;
+    return mine;
+  }
+
+  /** Checks the chain against itself, and against what this process knows of its head. @see verifyChain */
+  verify(client: Queryable): ReturnType<typeof verifyChain> {
+    return verifyChain(client, this.#options.key, this.#head);
+  }
+
+  /** Writes what was collected; close the change listener after this and the pool last. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    clearInterval(this.#headTimer);
+    try {
+      await this.flush();
+    } catch (error) {
+      this.#options.log.error({ err: error, entries: this.#pending.length }, "audit entries are lost");
+    }
+    clearTimeout(this.#timer);
+    this.#logHead();
+  }
+
+  async #hasOutbox(): Promise<boolean> {
+    return (await this.#options.pool.query("SELECT FROM nodedb.audit_outbox LIMIT 1")).rowCount !== 0;
+  }
+
+  #flushLater(delayMs: number): void {
+    this.#timer ??= setTimeout(() => {
+      this.flush().catch((error: unknown) => {
+        this.#options.log.debug({ err: error }, "cannot write the audit log yet");
+        if (!this.#isClosed) this.#flushLater(retryDelayMs);
+      });
+    }, delayMs).unref();
+  }
+
+  async #writeAll(): Promise<void> {
+    for (;;) {
+      const batch = this.#pending.slice(0, entriesPerBatch);
+      const fromOutbox = await this.#append(batch);
+      this.#pending.splice(0, batch.length);
+      if (this.#pending.length === 0 && this.#lost > 0) {
+        this.#pending.push({
+          event: "AdminAction",
+          detail: `${this.#lost} audit entries were lost while the catalog was not available`,
+          at: new Date(),
+        });
+        this.#lost = 0;
+      }
+      if (this.#pending.length === 0 && fromOutbox < entriesPerBatch) return;
+    }
+  }
+
+  /** @returns how many entries the outbox gave */
+  async #append(batch: readonly PendingEntry[]): Promise<number> {
+    const client = await this.#options.pool.connect();
+    let failure: Error | undefined;
+    const ignore = () => undefined;
+    client.on("error", ignore);
+    try {
+      await client.query("BEGIN");
+      const head = await this.#lockHead(client);
+      const outbox = await takeOutbox(client);
+      const collected = batch.map((entry) => ({
+        ...toColumns(entry),
+        event: entry.event,
+        atMicros: `${entry.at.getTime()}000`,
+      }));
+      const next = await this.#insert(client, head, [...outbox, ...collected]);
+      await client.query("COMMIT");
+      this.#head = next;
+      return outbox.length;
+    } catch (error) {
+      failure = error instanceof Error ? error : new Error(String(error));
+      throw error;
+    } finally {
+      client.off("error", ignore);
+      // What state the connection is in after an error is unknown: closed, not reused.
+      client.release(failure);
+    }
+  }
+
+  async #lockHead(client: PoolClient): Promise<ChainHead> {
+    const locked = await client.query<{ seq: string; hash: Buffer }>(
+      "SELECT seq, hash FROM nodedb.audit_head FOR UPDATE",
+    );
+    const found = locked.rows[0];
+    if (found === undefined) throw new Error("the audit log has lost its head row");
+    // Read behind the lock: the last row of whoever held it before.
+    const written = await client.query<{ seq: string; hash: Buffer }>(
+      "SELECT seq, hash FROM nodedb.audit_log ORDER BY seq DESC LIMIT 1",
+    );
+    const last = written.rows[0];
+    const head = { seq: BigInt(found.seq), hash: found.hash };
+    if (head.seq < this.#head.seq || BigInt(last?.seq ?? 0) < this.#head.seq) {
+      this.#options.log.error(
+        { seq: String(last?.seq ?? 0), knownSeq: String(this.#head.seq) },
+        "the end of the audit log has been removed",
+      );
+    }
+    if (last === undefined || BigInt(last.seq) <= head.seq) return head;
+    this.#options.log.error(
+      { seq: last.seq, head: found.seq },
+      "the head of the audit chain has been set back",
+    );
+    return { seq: BigInt(last.seq), hash: last.hash };
+  }
+
+  async #insert(client: PoolClient, head: ChainHead, entries: readonly AppendedEntry[]): Promise<ChainHead> {
+    if (entries.length === 0) return head;
+    let { seq, hash } = head;
+    const rows = entries.map((entry) => {
+      seq += 1n;
+      hash = chainHash(this.#options.key, hash, { ...entry, seq });
+      return { ...entry, seq: String(seq), hash };
+    });
+    await client.query(
+      `INSERT INTO nodedb.audit_log (seq, at, event, username, tenant_id, source, session_id, detail, hash)
+       SELECT r.seq, 'epoch'::pg_catalog.timestamptz + r.micros * '1 microsecond'::pg_catalog.interval,
+              r.event, r.username, r.tenant_id, r.source, r.session_id, r.detail, r.hash
+         FROM unnest($1::pg_catalog.int8[], $2::pg_catalog.float8[], $3::pg_catalog.text[], $4::pg_catalog.text[],
+                     $5::pg_catalog.int8[], $6::pg_catalog.text[], $7::pg_catalog.uuid[], $8::pg_catalog.text[],
+                     $9::pg_catalog.bytea[])
+              AS r (seq, micros, event, username, tenant_id, source, session_id, detail, hash)`,
+      [
+        rows.map((row) => row.seq),
+        rows.map((row) => row.atMicros),
+        rows.map((row) => row.event),
+        rows.map((row) => row.username),
+        rows.map((row) => row.tenantId),
+        rows.map((row) => row.source),
+        rows.map((row) => row.sessionId),
+        rows.map((row) => row.detail),
+        rows.map((row) => row.hash),
+      ],
+    );
+    await client.query("UPDATE nodedb.audit_head SET seq = $1, hash = $2", [String(seq), hash]);
+    return { seq, hash };
+  }
+
+  #logHead(): void {
+    const { seq, hash } = this.#head;
+    if (seq === this.#loggedSeq) return;
+    this.#loggedSeq = seq;
+    this.#options.log.info({ seq: String(seq), hash: hash.toString("hex") }, "audit chain head");
+  }
+}
+
+/** Takes committed entries out of the outbox, in their order. */
+async function takeOutbox(client: PoolClient): Promise<AppendedEntry[]> {
+  const result = await client.query<{
+    id: string;
+    at_micros: string;
+    event: AuditEvent;
+    username: string | null;
+    tenant_id: string | null;
+    source: string | null;
+    session_id: string | null;
+    detail: string | null;
+  }>(
+    `DELETE FROM nodedb.audit_outbox
+      WHERE id IN (SELECT o.id FROM nodedb.audit_outbox o ORDER BY o.id LIMIT ${entriesPerBatch})
+  RETURNING id, ${microsOf("at")} AS at_micros, event, username, tenant_id, source, session_id, detail`,
+  );
+  return result.rows
+    .toSorted((a, b) => Number(BigInt(a.id) - BigInt(b.id)))
+    .map((row) => ({
+      atMicros: row.at_micros,
+      event: row.event,
+      username: row.username,
+      tenantId: row.tenant_id,
+      source: row.source,
+      sessionId: row.session_id,
+      detail: row.detail,
+    }));
+}
+
+function toColumns(entry: AuditEntry): Omit<AppendedEntry, "atMicros" | "event"> {
+  return {
+    username: storable(entry.username, maxNameLength),
+    tenantId: entry.tenantId === undefined ? null : String(entry.tenantId),
+    source: storable(entry.source, maxNameLength),
+    sessionId: entry.sessionId !== undefined && uuid.test(entry.sessionId) ? entry.sessionId : null,
+    detail: storable(entry.detail, maxDetailLength),
+  };
+}
+
+/** The text as PostgreSQL can hold it: names in refused logins are whatever the client sent. An API key in it is cut out. */
+function storable(text: string | undefined, maxLength: number): string | null {
+  if (text === undefined) return null;
+  return text
+    .slice(0, maxLength)
+    .replaceAll("\0", "")
+    .replaceAll(/\p{Surrogate}/gu, "\ufffd")
+    .replaceAll(/ndb_[\w-]{12}_[\w-]*/g, "ndb_[secret]");
+}
