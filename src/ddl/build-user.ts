@@ -206,7 +206,7 @@ function buildCreateRole(syntax: CreateSyntax, positionOf: PositionOf): Statemen
 function buildDrop(syntax: DropSyntax, positionOf: PositionOf): Statement {
   refuseLongList(syntax.users, "users");
   const users = syntax.users.map((user) => buildUser(user, positionOf));
-  const names = users.filter((user) => !("self" in user));
+  const names = users.filter((user): user is Name => !("self" in user));
   const { spelling, ifExists } = syntax;
   if (spelling === "ROLE" && syntax.reassignTo === null && names.length === users.length) {
     return { kind: "drop_role", names, ifExists };
