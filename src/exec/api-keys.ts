@@ -1,5 +1,6 @@
 /** CREATE, ALTER, DROP and REVOKE API KEY. */
 
+import type { KeyHolder } from "../auth/api-key.ts";
 import {
   createApiKeyRow,
   deleteKeyRow,
@@ -17,15 +18,21 @@ import {
 } from "../catalog/users.ts";
 import type { Name, Statement } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
-import { rankOf } from "../upstream/built-in-groups.ts";
 import { reconcileConnect } from "../upstream/reconcile-connect.ts";
 import { reconcileRoles } from "../upstream/reconcile-roles.ts";
 import { switchOffStatementLog } from "../upstream/unlogged.ts";
-import { highestRank, requireAdmin, resolveGrantableRoles } from "./authorize.ts";
+import { requireAdmin, resolveGrantableRoles } from "./authorize.ts";
+import { requireOwnTenant } from "./connect-grants.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import { nameTaken } from "./create-user.ts";
 import { dropPostgresRoles } from "./drop-postgres-roles.ts";
-import { findChangeableKey, findKeyOwner, missingKey, requireWithinSession } from "./find-api-key.ts";
+import {
+  findChangeableKey,
+  findKeyOwner,
+  isAdmin,
+  missingKey,
+  requireWithinSession,
+} from "./find-api-key.ts";
 import { momentAfter } from "./intervals.ts";
 import { material } from "./materials.ts";
 import { requireWithinOwner, resolveDatabases } from "./named-databases.ts";
@@ -60,9 +67,11 @@ export async function createApiKey(
     if ((await findApiKey(client, { name: name.text })) !== undefined) throw keyNameTaken(name);
     const databases =
       statement.databases === undefined ? undefined : await resolveDatabases(client, statement.databases);
-    if (owner !== undefined) {
+    if (owner === undefined) {
+      for (const database of statement.databases ?? []) await requireOwnTenant(client, caller, database);
+    } else {
       if (databases !== undefined) await requireWithinOwner(client, owner, databases);
-      requireWithinSession(context, caller, owner, databases);
+      await requireWithinSession(context, scope, owner, databases);
     }
     const { expires } = statement;
     const expiresAt =
@@ -134,7 +143,8 @@ export function setApiKeyDatabases(
     const { key, owner } = found;
     const databases = await resolveDatabases(client, statement.databases);
     if (owner.kind !== "api_key" || !isAdmin(caller)) await requireWithinOwner(client, owner, databases);
-    requireWithinSession(context, caller, owner, databases);
+    for (const database of statement.databases) await requireOwnTenant(client, caller, database);
+    await requireWithinSession(context, scope, owner, databases);
     await setKeyDatabases(client, key.keyId, databases);
     if (owner.kind === "api_key") await reconcileConnect(client, await loadUsersById(client, [owner.id]));
     scope.touch(owner.id);
@@ -149,8 +159,16 @@ export async function rotateApiKey(
 ): Result {
   const { name, overlap } = statement;
   const made = newApiKey(deps, context);
+  const { cache } = deps.catalog;
+  const expected = cache.findKeyByName(name.text);
+  const expectedHolder = expected && cache.findById(expected.ownerId);
+  const caller = cachedCaller(deps, context);
+  if (expected !== undefined && expectedHolder !== undefined) {
+    const mayChange = caller.id === expectedHolder.id || isAdmin(caller);
+    if (mayChange) await made.verifiers(expected.keyId, holderOf(expectedHolder, expected.keyId));
+  }
   return runWrite(deps, context, async (scope) => {
-    const { client, caller } = scope;
+    const { client } = scope;
     const found = await findChangeableKey(scope, { name: name.text });
     if (found === undefined) throw missingKey(name);
     const { key, owner } = found;
@@ -159,13 +177,12 @@ export async function rotateApiKey(
         hint: "Create another key.",
       });
     }
-    requireWithinSession(context, caller, owner, key.databases);
+    await requireWithinSession(context, scope, owner, key.databases);
     const overlapUntil =
       overlap === undefined
         ? undefined
         : await material(context, "overlap until", () => momentAfter(client, overlap));
-    const holder = owner.kind === "api_key" ? { keyId: key.keyId } : { ownerId: owner.id };
-    const verifiers = await made.verifiers(key.keyId, holder);
+    const verifiers = await made.verifiers(key.keyId, holderOf(owner, key.keyId));
     await switchOffStatementLog(client);
     await rotateKeyRow(client, key.keyId, verifiers, overlapUntil);
     scope.touch(owner.id);
@@ -236,8 +253,9 @@ function expectedOwner(
   return { ownerId: owner.id };
 }
 
-function isAdmin(principal: PrincipalRecord): boolean {
-  return highestRank(principal.effectiveRoles) >= rankOf("admin");
+/** Whose salt a key of this owner has. */
+function holderOf(owner: PrincipalRecord, keyId: string): KeyHolder {
+  return owner.kind === "api_key" ? { keyId } : { ownerId: owner.id };
 }
 
 function checkKeyName(name: Name): void {

@@ -74,15 +74,21 @@ export async function findKeyOwner(
  * @param databases the list that the key has or is to have; undefined: the owner's
  * @throws SqlError insufficient_privilege
  */
-export function requireWithinSession(
+export async function requireWithinSession(
   context: ExecutionContext,
-  caller: PrincipalRecord,
+  { client, caller }: StatementScope,
   owner: PrincipalRecord,
   databases: readonly string[] | undefined,
-): void {
-  const { keyId, databases: allowed } = context.identity;
-  if (keyId === undefined || allowed === undefined || owner.id !== caller.id) return;
-  if (owner.kind === "api_key" && highestRank(caller.effectiveRoles) >= rankOf("admin")) return;
-  if (databases?.every((database) => allowed.includes(database)) === true) return;
+): Promise<void> {
+  const { keyId } = context.identity;
+  if (keyId === undefined || owner.id !== caller.id) return;
+  if (owner.kind === "api_key" && isAdmin(caller)) return;
+  const own = await findApiKey(client, { keyId });
+  const allowed = own === undefined ? [] : own.databases;
+  if (allowed === undefined || databases?.every((database) => allowed.includes(database)) === true) return;
   throw denied("the key would be wider than the one that this session was opened with");
+}
+
+export function isAdmin(principal: PrincipalRecord): boolean {
+  return highestRank(principal.effectiveRoles) >= rankOf("admin");
 }

@@ -1,6 +1,7 @@
 /** The frame of a writing statement: transaction, the caller as the catalog has it now, errors, cache and sessions. */
 
 import type { PoolClient } from "pg";
+import { mayStay } from "../auth/live-session.ts";
 import { loginRefusal } from "../auth/password.ts";
 import { catalogUnavailable, isConnectionError, sqlstateOf } from "../catalog/connection.ts";
 import { loadUsersById, type PrincipalRecord } from "../catalog/users.ts";
@@ -42,12 +43,16 @@ export async function followUp(deps: ExecutorDependencies, touched: ReadonlySet<
   if (touched.size === 0) return;
   await translateErrors(() => deps.catalog.cache.reload([...touched]));
   for (const id of touched) {
-    const record = deps.catalog.cache.findById(id);
+    const { cache } = deps.catalog;
+    const record = cache.findById(id);
     if (record === undefined || loginRefusal(record, new Date()) !== undefined) {
       deps.sessions.closeSessionsOf(id, sessionClosed());
-    } else {
-      await deps.databases.prepareOwner(record);
+      continue;
     }
+    // Of one that stays, sessions may have lost their key or their database.
+    const now = new Date();
+    deps.sessions.closeSessionsOf(id, sessionClosed(), (session) => mayStay(cache, session, now));
+    await deps.databases.prepareOwner(record);
   }
 }
 

@@ -21,6 +21,7 @@ import {
   requireNotAbove,
   resolveGrantableRoles,
 } from "./authorize.ts";
+import { requireOwnTenant } from "./connect-grants.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import { nameTaken, tenantFor } from "./create-user.ts";
 import { dropPostgresRoles } from "./drop-postgres-roles.ts";
@@ -66,6 +67,7 @@ export function createServiceAccount(
     if (isSame) throw accountExists(name);
     if (existing !== undefined) throw nameTaken(name, "Choose another name.");
     const databases = await resolveDatabases(client, statement.databases);
+    for (const database of statement.databases) await requireOwnTenant(client, caller, database);
     const claim = await claimRoleName(client, name, context.transaction);
     const id = await createUserRow(client, {
       kind: "service_account",
@@ -88,8 +90,13 @@ export function setServiceAccountDatabases(
   statement: StatementOf<"alter_service_account_databases">,
   context: ExecutionContext,
 ): Result {
-  return alter(deps, statement.name, context, async ({ client }, account) => {
-    await replaceDatabases(client, account.id, await resolveDatabases(client, statement.databases));
+  return alter(deps, statement.name, context, async ({ client, caller }, account) => {
+    const databases = await resolveDatabases(client, statement.databases);
+    for (const database of statement.databases) {
+      if (account.databases?.includes(database.text) === true) continue;
+      await requireOwnTenant(client, caller, database);
+    }
+    await replaceDatabases(client, account.id, databases);
   });
 }
 
