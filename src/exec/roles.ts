@@ -25,7 +25,7 @@ import { dropUser } from "./drop-user.ts";
 import { type FoundRole, findRole, findRolesOf, missingRole, notOurs } from "./find-role.ts";
 import { concernsForeignRole } from "./foreign-role.ts";
 import type { Column, StatementResult } from "./result.ts";
-import { checkNewName, claimRoleName } from "./role-names.ts";
+import { checkNewName, claimRoleName, refuseReservedName } from "./role-names.ts";
 import { runRead, runWrite, type StatementScope } from "./run-statement.ts";
 import { table, timestamp, timestampColumns } from "./show.ts";
 import { useSessionFormat } from "./user-options.ts";
@@ -104,6 +104,7 @@ export async function dropRole(
   context: ExecutionContext,
 ): Promise<StatementResult | "forward"> {
   const { names, ifExists } = statement;
+  for (const name of names) refuseReservedName(name);
   const isAboutUsers = await runRead(deps, context, async ({ client, caller }) => {
     const found = await findRolesOf(client, names, caller, deps.catalog.adminRole);
     return found.some((entry) => entry.kind === "principal") && !found.some((e) => e.kind === "custom");
