@@ -14,6 +14,7 @@ import type { Statement, UserReference } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { rankOf } from "../upstream/built-in-groups.ts";
 import { reconcileRoles } from "../upstream/reconcile-roles.ts";
+import { switchOffStatementLog } from "../upstream/unlogged.ts";
 import {
   denied,
   highestRank,
@@ -70,6 +71,7 @@ export async function alterUser(
         ? {}
         : { validUntil: await parseTimestamp(client, options.validUntil, context) }),
     };
+    if (verifier !== undefined) await switchOffStatementLog(client);
     await updateUserRow(client, user.id, changes);
   });
 }

@@ -7,6 +7,7 @@ import { loadCustomRoles } from "../catalog/roles.ts";
 import { defaultTenantId } from "../catalog/tenants.ts";
 import { createUserRow, loadUsers, loadUsersById, type PrincipalRecord } from "../catalog/users.ts";
 import { SqlError } from "../errors/sql-error.ts";
+import { reconcileConnect } from "../upstream/reconcile-connect.ts";
 import {
   type RoleOptions,
   reconcileCustomRoles,
@@ -57,7 +58,7 @@ export async function bootstrap(deps: Dependencies, options: BootstrapOptions): 
       const customRoles = await loadCustomRoles(client);
       await reconcileCustomRoles(client, customRoles, roleOptions);
       const users = await loadUsers(client);
-      if (users.some(isSuperuser)) {
+      if (users.some((user) => user.kind === "user" && isSuperuser(user))) {
         const unreconciled = await reconcileAll(client, users, roleOptions);
         return { isFirstStart: false, generatedPassword: undefined, unreconciled };
       }
@@ -106,10 +107,14 @@ async function reconcileAll(
   users: readonly PrincipalRecord[],
   options: RoleOptions,
 ): Promise<string[]> {
-  if (await isGranted(client, () => reconcileRoles(client, users.map(desiredRoleOf), options))) return [];
+  const reconcile = async (some: readonly PrincipalRecord[]) => {
+    await reconcileRoles(client, some.map(desiredRoleOf), options);
+    await reconcileConnect(client, some);
+  };
+  if (await isGranted(client, () => reconcile(users))) return [];
   const unreconciled: string[] = [];
   for (const user of users) {
-    const isDone = await isGranted(client, () => reconcileRoles(client, [desiredRoleOf(user)], options));
+    const isDone = await isGranted(client, () => reconcile([user]));
     if (!isDone) unreconciled.push(user.name);
   }
   return unreconciled;
@@ -146,6 +151,7 @@ export async function repairRole(
       await reconcileGroups(client, deps.roleOptions);
       await reconcileCustomRoles(client, await loadCustomRoles(client), deps.roleOptions);
       await reconcileRoles(client, users.map(desiredRoleOf), deps.roleOptions, true);
+      await reconcileConnect(client, users);
       return users.length > 0;
     }),
   );

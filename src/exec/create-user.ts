@@ -5,6 +5,7 @@ import { createUserRow, findUserByName, loadUsersById, type PrincipalRecord } fr
 import type { Statement, TenantReference } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { reconcileRoles } from "../upstream/reconcile-roles.ts";
+import { switchOffStatementLog } from "../upstream/unlogged.ts";
 import { denied, isSuperuser, maySee, requireAdmin, resolveGrantableRoles } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import type { StatementResult } from "./result.ts";
@@ -42,6 +43,7 @@ export async function createUser(
       throw nameTaken(name, "Use CREATE USER IF NOT EXISTS or ALTER USER.");
     }
     const claim = await claimRoleName(client, name, context.transaction);
+    if (verifier !== undefined) await switchOffStatementLog(client);
     const id = await createUserRow(client, {
       name: name.text,
       tenantId,

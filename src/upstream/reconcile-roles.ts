@@ -6,6 +6,7 @@ import { type AdminRights, readAdminRights } from "./admin-rights.ts";
 import { builtInRoles, groupOf, isBuiltInRole } from "./built-in-groups.ts";
 import { reconcileMemberships } from "./reconcile-memberships.ts";
 import { deriveRoleCredential } from "./role-credential.ts";
+import { switchOffStatementLog } from "./unlogged.ts";
 
 export interface RoleOptions {
   /** True where PostgreSQL is the embedded one, which is nobody else's: PUBLIC loses CONNECT and TEMPORARY on databases. */
@@ -247,15 +248,7 @@ async function installCredentials(
 ): Promise<number> {
   const { masterSecret } = options;
   if (roles.length === 0 || masterSecret === undefined) return 0;
-  await client.query(
-    `SELECT pg_catalog.set_config(s.name, v.value, true)
-       FROM pg_catalog.pg_settings s
-       JOIN (VALUES ('log_statement', 'none'), ('log_min_error_statement', 'panic'), ('log_min_duration_statement', '-1'),
-                    ('log_min_duration_sample', '-1'), ('log_transaction_sample_rate', '0'), ('log_duration', 'off'),
-                    ('pgaudit.log', 'none'), ('pg_stat_statements.track_utility', 'off')) AS v (name, value)
-         ON v.name = s.name
-      WHERE pg_catalog.has_parameter_privilege(s.name, 'SET') OR s.context = 'user'`,
-  );
+  await switchOffStatementLog(client);
   for (const role of roles) {
     const { verifier } = deriveRoleCredential(masterSecret, role.name, role.roleVersion);
     await client.query(`ALTER ROLE ${escapeIdentifier(role.name)} PASSWORD ${escapeLiteral(verifier)}`);
