@@ -67,6 +67,8 @@ export class AuditLog implements Audit {
   #headTimer: NodeJS.Timeout | undefined;
   #lastFlush: Promise<void> = Promise.resolve();
   #head: ChainHead = chainStart;
+  /** The last head before the log was found to end earlier than this process knows: evidence, kept. */
+  #removedHead: ChainHead | undefined;
   #loggedSeq = 0n;
   #isClosed = false;
 
@@ -125,7 +127,7 @@ export class AuditLog implements Audit {
 
   /** Checks the chain against itself, and against what this process knows of its head. @see verifyChain */
   verify(client: Queryable): ReturnType<typeof verifyChain> {
-    return verifyChain(client, this.#options.key, this.#head);
+    return verifyChain(client, this.#options.key, this.#removedHead ?? this.#head);
   }
 
   /** Writes what was collected; close the change listener after this and the pool last. */
@@ -213,18 +215,25 @@ export class AuditLog implements Audit {
     );
     const last = written.rows[0];
     const head = { seq: BigInt(found.seq), hash: found.hash };
-    if (head.seq < this.#head.seq || BigInt(last?.seq ?? 0) < this.#head.seq) {
-      this.#options.log.error(
-        { seq: String(last?.seq ?? 0), knownSeq: String(this.#head.seq) },
-        "the end of the audit log has been removed",
-      );
-    }
+    this.#noticeRemoval(head, BigInt(last?.seq ?? 0));
     if (last === undefined || BigInt(last.seq) <= head.seq) return head;
     this.#options.log.error(
       { seq: last.seq, head: found.seq },
       "the head of the audit chain has been set back",
     );
     return { seq: BigInt(last.seq), hash: last.hash };
+  }
+
+  #noticeRemoval(head: ChainHead, lastSeq: bigint): void {
+    const known = this.#head;
+    const isShorter = head.seq < known.seq || lastSeq < known.seq;
+    const isOther = head.seq === known.seq && !head.hash.equals(known.hash);
+    if (this.#removedHead !== undefined || !(isShorter || isOther)) return;
+    this.#removedHead = known;
+    this.#options.log.error(
+      { seq: String(lastSeq), knownSeq: String(known.seq), knownHash: known.hash.toString("hex") },
+      "the end of the audit log has been removed",
+    );
   }
 
   async #insert(client: PoolClient, head: ChainHead, entries: readonly AppendedEntry[]): Promise<ChainHead> {

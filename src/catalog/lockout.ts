@@ -161,7 +161,10 @@ export class Lockout {
     if (cleared.length > 0) {
       await this.#options.pool.query(
         `WITH locked AS MATERIALIZED (
-           SELECT f.name FROM nodedb.login_failure f WHERE f.name = ANY ($1::pg_catalog.text[])
+           SELECT f.name FROM nodedb.login_failure f
+            WHERE f.name = ANY ($1::pg_catalog.text[])
+              -- A lock that this process had not heard of when it let the login in holds all the same.
+              AND coalesce(f.locked_until <= pg_catalog.now(), true)
             ORDER BY f.name COLLATE "C" FOR UPDATE)
          UPDATE nodedb.login_failure f
             SET failures = 0, locked_until = NULL, changed_at = pg_catalog.clock_timestamp()
