@@ -1,0 +1,66 @@
+/** Which sessions go on after the catalog has changed under them. */
+
+import { describe, expect, it } from "vitest";
+import { mayStay } from "../../../src/auth/live-session.ts";
+import { identityOf } from "../../../src/auth/password.ts";
+import type { ApiKeyRecord } from "../../../src/catalog/api-keys.ts";
+import type { PrincipalRecord } from "../../../src/catalog/users.ts";
+
+const now = new Date("2026-01-01T00:00:00Z");
+const account: PrincipalRecord = {
+  id: 5,
+  kind: "service_account",
+  name: "etl",
+  tenantId: 1,
+  scramVerifier: undefined,
+  canLogin: true,
+  validUntil: undefined,
+  connectionLimit: -1,
+  defaultDatabase: undefined,
+  roleVersion: 1,
+  roles: ["readwrite"],
+  effectiveRoles: ["readwrite"],
+  databases: ["a", "b"],
+};
+const key: ApiKeyRecord = {
+  keyId: "abcdefghij23",
+  name: "k",
+  ownerId: 5,
+  databases: undefined,
+  current: { secretHash: Buffer.alloc(32), scramVerifier: "" },
+  previous: undefined,
+  expiresAt: undefined,
+  isRevoked: false,
+};
+
+function stays(record: PrincipalRecord | undefined, keys: readonly ApiKeyRecord[], database = "a"): boolean {
+  const cache = { findById: (id: number) => (id === 5 ? record : undefined), keysOf: () => keys };
+  return mayStay(cache, { identity: identityOf(account, "scram-sha-256", key), database }, now);
+}
+
+describe("a live session", () => {
+  it("stays while nothing has changed", () => {
+    expect(stays(account, [key])).toBe(true);
+    expect(stays({ ...account, kind: "user", databases: undefined }, [key], "anything")).toBe(true);
+  });
+
+  it("ends with its principal", () => {
+    expect(stays(undefined, [key])).toBe(false);
+    expect(stays({ ...account, canLogin: false }, [key])).toBe(false);
+    expect(stays({ ...account, validUntil: now }, [key])).toBe(false);
+  });
+
+  it("ends with its key", () => {
+    expect(stays(account, [])).toBe(false);
+    expect(stays(account, [{ ...key, keyId: "another22222" }])).toBe(false);
+    expect(stays(account, [{ ...key, isRevoked: true }])).toBe(false);
+    expect(stays(account, [{ ...key, expiresAt: now }])).toBe(false);
+  });
+
+  it("ends with its database, whether the account or the key has lost it", () => {
+    expect(stays({ ...account, databases: ["b"] }, [key])).toBe(false);
+    expect(stays(account, [{ ...key, databases: ["b"] }])).toBe(false);
+    expect(stays(account, [{ ...key, databases: ["a"] }])).toBe(true);
+    expect(stays(account, [key], "c")).toBe(false);
+  });
+});
