@@ -1,12 +1,13 @@
 /** Tenants: their statements, what belongs to them, and their quota. */
 
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { identityOf } from "../../src/auth/password.ts";
 import { SqlError } from "../../src/errors/sql-error.ts";
 import type { StatementResult } from "../../src/exec/result.ts";
 import { type CatalogStack, makeMasterSecret, openCatalogStack } from "../support/catalog-stack.ts";
 import { hasDebianPostgres, startPostgres, type TestPostgres } from "../support/postgres.ts";
 import { requireClient } from "../support/skips.ts";
+import { openStage, passwordOf, type Stage, stateOf } from "../support/stage.ts";
 
 const password = "PASSWORD 'long enough'";
 
@@ -164,3 +165,43 @@ for (const version of ["embedded", "debian"] as const) {
     });
   });
 }
+
+describe("the quota of a tenant", () => {
+  let stage: Stage;
+
+  beforeAll(async () => {
+    stage = await openStage();
+    await stage.asAdmin("CREATE TENANT acme ID 7");
+    await stage.asAdmin("ALTER TENANT acme SET QUOTA max_connections = 2");
+    for (const user of ["ann", "ben"]) {
+      await stage.asAdmin(`CREATE USER ${user} PASSWORD '${passwordOf(user)}' TENANT acme`);
+    }
+  });
+
+  afterAll(() => stage?.close());
+
+  it("refuses one session more of all its users together, and lets the next in when one has gone", async () => {
+    const ann = await stage.connect("ann");
+    const ben = await stage.connect("ben");
+    await expect(stage.connect("ann")).rejects.toMatchObject({
+      code: "53300",
+      severity: "FATAL",
+      message: "too many connections for this tenant",
+    });
+    await ben.end();
+    await vi.waitFor(async () => (await stage.connect("ben")).end(), { timeout: 3_000, interval: 10 });
+    await stage.asAdmin("ALTER TENANT acme SET QUOTA max_connections = 1");
+    expect(await stateOf(stage.connect("ben"))).toBe("53300");
+    await ann.end();
+  });
+
+  it("takes a database away from the next session, though PostgreSQL looks at CONNECT at logins only", async () => {
+    await stage.asAdmin("ALTER TENANT acme SET QUOTA max_connections = 5");
+    await stage.asAdmin("CREATE DATABASE ours");
+    await stage.asAdmin("REVOKE CONNECT ON DATABASE ours FROM PUBLIC");
+    await stage.asAdmin("GRANT CONNECT ON DATABASE ours TO ann");
+    await (await stage.connect("ann", { database: "ours" })).end();
+    await stage.asAdmin("REVOKE CONNECT ON DATABASE ours FROM ann");
+    expect(await stateOf(stage.connect("ann", { database: "ours" }))).toBe("42501");
+  });
+});
