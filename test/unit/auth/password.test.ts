@@ -62,6 +62,7 @@ describe("looking up a password credential", () => {
       roleVersion: 2,
       tenantId: 1,
       roles: ["readwrite", "superuser"],
+      effectiveRoles: ["readwrite", "superuser"],
       isSuperuser: true,
       defaultDatabase: "app",
       databases: undefined,
