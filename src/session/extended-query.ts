@@ -15,7 +15,6 @@ import {
   encodeReadyForQuery,
   encodeSqlError,
 } from "../wire/backend-message.ts";
-  encodeReadyForQuery, encodeSqlError } from "../wire/backend-message.ts";
 import { decodeCommandComplete } from "../wire/backend-message-decoding.ts";
 import { decodeFrontendMessage, type FrontendMessage, type ObjectName } from "../wire/frontend-message.ts";
 import { encodeDescribe, encodeFlush, encodeParse } from "../wire/frontend-message-encoding.ts";
