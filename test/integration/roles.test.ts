@@ -192,6 +192,11 @@ for (const { title, version, isEmbedded } of upstreams) {
         expect(await memberships("mover")).toEqual([member("nodedb_admin")]);
         expect(stack.catalog.cache.findByName("moved")?.effectiveRoles).toEqual(["mover", "admin"]);
         expect(await as("moved", "CREATE ROLE by_moved")).toMatchObject({ tag: "CREATE ROLE" });
+        await stack.catalog.rehearse(async (client) => {
+          const transaction = { client, touched: new Set<number>(), backend: { processId: 0 } };
+          await stack.run("boss", "ALTER ROLE mover SET INHERIT readonly", { transaction });
+          expect([...transaction.touched]).toEqual([stack.catalog.cache.findByName("moved")?.id]);
+        });
         await as("boss", "ALTER ROLE mover SET INHERIT readonly");
         expect(await refused("moved", "CREATE ROLE by_moved2")).toMatchObject({ sqlstate: "42501" });
       });
@@ -364,7 +369,12 @@ for (const { title, version, isEmbedded } of upstreams) {
         ]);
         expect(stack.catalog.cache.findByName("second")?.roles).toEqual(["readwrite"]);
         await as("root_user", "GRANT superuser TO second");
-        await as("root_user", "ALTER USER second NOLOGIN");
+        await as("root_user", "ALTER USER root_user PASSWORD NULL");
+        expect(await refused("root_user", "REVOKE superuser FROM second")).toMatchObject({
+          sqlstate: "42501",
+          message: "permission denied: this is the last superuser that can log in",
+        });
+        await as("root_user", `ALTER USER root_user ${password}`);
         await as("root_user", "REVOKE superuser FROM second");
       });
 
