@@ -101,7 +101,7 @@ export class ExtendedQuery {
   /** Close of a statement or portal of ours: it goes on to the stand-in, unless an error before it makes both skip it. */
   async close(message: Buffer): Promise<void> {
     const close = decodeAs(message.subarray(5), 0x43, "Close");
-    await this.#relay.settle(flush);
+    await this.#relay.settle();
     if (this.#isSkipping()) return;
     this.#relay.sendExtended(message);
     if (close.target === "statement") this.#statements.delete(close.name);
@@ -112,7 +112,7 @@ export class ExtendedQuery {
   /** Parse of a statement of ours, or of another one under a name that was ours. */
   async parse(message: Buffer): Promise<void> {
     const parse = decodeAs(message.subarray(5), 0x50, "Parse");
-    await this.#relay.settle(flush);
+    await this.#relay.settle();
     if (this.#isSkipping()) return;
     let statement: Statement | "forward";
     try {
@@ -127,7 +127,7 @@ export class ExtendedQuery {
     this.#relay.sendExtended(
       statement === "forward" ? message : encodeParse(parse.statement, standIn(columns), []),
     );
-    await this.#relay.settle(flush);
+    await this.#relay.settle();
     // Refused, for example because the name is taken: what stood under it still does.
     if (this.#isSkipping()) return;
     this.#statements.delete(parse.statement);
@@ -136,11 +136,16 @@ export class ExtendedQuery {
   }
 
   /** Execute of a portal of ours. */
-  async execute(body: Buffer): Promise<void> {
-    const execute = decodeAs(body, 0x45, "Execute");
-    await this.#relay.settle(flush);
+  async execute(message: Buffer): Promise<void> {
+    const execute = decodeAs(message.subarray(5), 0x45, "Execute");
+    await this.#relay.settle();
     const portal = this.#portals.get(execute.portal);
-    if (this.#isSkipping() || portal === undefined) return;
+    if (this.#isSkipping()) return;
+    if (portal === undefined) {
+      // It has ended with its transaction meanwhile: the upstream, which knows that too, words the error.
+      this.#relay.sendExtended(message);
+      return;
+    }
     if (!(await this.#portalExists(execute.portal))) return;
     try {
       const messages: Buffer[] = [];
@@ -164,7 +169,7 @@ export class ExtendedQuery {
 
   // The upstream discards everything up to Sync after an error, and so do we.
   #isSkipping(): boolean {
-    return this.#relay.isStopped || this.#relay.ledger.hasErrorSinceReady;
+    return this.#relay.isStopped || this.#relay.ledger.isSkipping;
   }
 
   /** Asks the upstream, which owns the names, whether the stand-in's portal is still there; its error is the client's. */

@@ -1,6 +1,8 @@
 /** Decides which of a client's messages concern statements of ours, and hands those to who runs them. */
 
-import { classify, mayNeedAttention } from "../ddl/classify.ts";
+import { holdsOurs, isOurs, mayNeedAttention } from "../ddl/classify.ts";
+import { lexicalText } from "../ddl/multibyte.ts";
+import { findStatements } from "../ddl/splitter.ts";
 import type { Statement } from "../ddl/statement.ts";
 import type { Column } from "../exec/result.ts";
 import { type Verdict, verdicts } from "../wire/framer.ts";
@@ -73,12 +75,25 @@ export class StatementInterceptor implements Interceptor {
     }
   }
 
+  beginsAsOwn(type: number, buffer: Buffer, start: number, end: number): boolean {
+    const bodyStart = start + headerBytes;
+    const textStart = type === letter.parse ? buffer.indexOf(0, bodyStart) + 1 : bodyStart;
+    if (textStart === 0 || textStart >= end) return false;
+    const { standardConformingStrings } = this.#relay;
+    let isOwn = false;
+    findStatements(buffer, textStart, end, { standardConformingStrings }, (statementStart, statementEnd) => {
+      isOwn = isOurs(buffer, statementStart, statementEnd, { standardConformingStrings });
+      return true;
+    });
+    return isOwn;
+  }
+
   async handle(type: number, message: Buffer): Promise<void> {
     const body = message.subarray(headerBytes);
     if (type === letter.query) await runSimpleQuery(this.#relay, this.#runner, body.subarray(0, -1));
     else if (type === letter.parse) await this.#extended.parse(message);
     else if (type === letter.close) await this.#extended.close(message);
-    else await this.#extended.execute(body);
+    else await this.#extended.execute(message);
   }
 
   onTransactionEnd(): void {
@@ -87,9 +102,8 @@ export class StatementInterceptor implements Interceptor {
 
   #inspectText(buffer: Buffer, start: number, end: number): Verdict {
     if (!mayNeedAttention(buffer, start, end)) return verdicts.pass;
-    const standardConformingStrings =
-      this.#relay.connection.parameters.get("standard_conforming_strings") !== "off";
-    const statements = classify(buffer, start, end, { standardConformingStrings });
-    return statements.some(({ kind }) => kind === "ours") ? verdicts.take : verdicts.pass;
+    const { standardConformingStrings, clientEncoding } = this.#relay;
+    const text = lexicalText(buffer.subarray(start, end), clientEncoding);
+    return holdsOurs(text, 0, text.length, { standardConformingStrings }) ? verdicts.take : verdicts.pass;
   }
 }

@@ -87,7 +87,7 @@ export class Listener {
     this.#isClosing = true;
     this.#server.close();
     for (const socket of this.#early ?? []) socket.destroy();
-    for (const transport of [...this.#pending]) transport.close();
+    for (const transport of [...this.#pending]) transport.abort();
   }
 
   #accept(socket: Socket): void {
@@ -110,7 +110,7 @@ export class Listener {
   async #serve(first: Transport): Promise<void> {
     const { log } = this.#options;
     let transport = first;
-    const timer = setTimeout(() => transport.close(), this.#options.authenticationTimeoutMs);
+    const timer = setTimeout(() => transport.abort(), this.#options.authenticationTimeoutMs);
     const peer = `${first.socket.remoteAddress ?? "?"}:${first.socket.remotePort ?? "?"}`;
     try {
       const outcome = await receiveStartup(

@@ -1,6 +1,8 @@
 /** Runs a Query that holds statements of ours, each in its place among the others (PostgreSQL manual 54.2.2). */
 
-import { classify } from "../ddl/classify.ts";
+import { isOurs } from "../ddl/classify.ts";
+import { lexicalText } from "../ddl/multibyte.ts";
+import { findStatements } from "../ddl/splitter.ts";
 import type { SqlError } from "../errors/sql-error.ts";
 import {
   encodeCommandComplete,
@@ -9,7 +11,7 @@ import {
   encodeSqlError,
 } from "../wire/backend-message.ts";
 import { decodeErrorFields } from "../wire/backend-message-decoding.ts";
-import { encodeDescribe, encodeFlush, encodeSync } from "../wire/frontend-message-encoding.ts";
+import { encodeDescribe, encodeSync } from "../wire/frontend-message-encoding.ts";
 import { encodeResultDescription } from "../wire/row-encoding.ts";
 import type { Relay } from "./relay.ts";
 import { encodeNotices, encodeRows, type StatementRunner } from "./statement-runner.ts";
@@ -18,17 +20,43 @@ import { encodeNotices, encodeRows, type StatementRunner } from "./statement-run
 export const missingPortal = "nodedb: a statement of the front-end failed";
 
 /** Statements in the order of the text; neighbours that are PostgreSQL's stay one text and one implicit transaction. */
-type Piece = { readonly kind: "forward" | "ours"; readonly start: number; readonly end: number };
+interface Piece {
+  readonly kind: "forward" | "ours";
+  readonly start: number;
+  end: number;
+}
 
-function cutIntoPieces(text: Buffer, standardConformingStrings: boolean): Piece[] {
+function cutIntoPieces(relay: Relay, text: Buffer): Piece[] {
   const pieces: Piece[] = [];
-  for (const { kind, start, end } of classify(text, 0, text.length, { standardConformingStrings })) {
+  const options = { standardConformingStrings: relay.standardConformingStrings };
+  const readable = lexicalText(text, relay.clientEncoding);
+  findStatements(readable, 0, readable.length, options, (start, end) => {
+    const kind = isOurs(readable, start, end, options) ? "ours" : "forward";
     const last = pieces.at(-1);
-    if (kind === "forward" && last?.kind === "forward")
-      pieces[pieces.length - 1] = { kind, start: last.start, end };
+    if (kind === "forward" && last?.kind === "forward") last.end = end;
     else pieces.push({ kind, start, end });
-  }
+    return false;
+  });
   return pieces;
+}
+
+/** Counts characters up to positions that only grow, so that many statements in one text are counted once. */
+class CharacterCount {
+  readonly #text: Buffer;
+  #bytes = 0;
+  #characters = 0;
+
+  constructor(text: Buffer) {
+    this.#text = text;
+  }
+
+  /** Characters, not bytes: PostgreSQL counts positions so. A byte that continues a UTF-8 character counts none. */
+  before(position: number): number {
+    for (; this.#bytes < position; this.#bytes += 1) {
+      if (((this.#text[this.#bytes] ?? 0) & 0xc0) !== 0x80) this.#characters += 1;
+    }
+    return this.#characters;
+  }
 }
 
 /**
@@ -37,26 +65,34 @@ function cutIntoPieces(text: Buffer, standardConformingStrings: boolean): Piece[
  * @param text of the Query, without its NUL
  */
 export async function runSimpleQuery(relay: Relay, runner: StatementRunner, text: Buffer): Promise<void> {
-  await relay.settle(encodeFlush());
-  const standardConformingStrings = relay.connection.parameters.get("standard_conforming_strings") !== "off";
-  for (const piece of cutIntoPieces(text, standardConformingStrings)) {
+  await relay.settle();
+  // After an error in the extended protocol PostgreSQL discards this as well, without an answer.
+  if (relay.isStopped || relay.ledger.isSkipping) return;
+  const characters = new CharacterCount(text);
+  for (const piece of cutIntoPieces(relay, text)) {
     if (relay.isStopped) return;
+    const offset = characters.before(piece.start);
     const isDone =
       piece.kind === "forward"
-        ? await forwardPiece(relay, text, piece)
-        : await runPiece(relay, runner, text, piece);
+        ? await forwardPiece(relay, text, piece, offset)
+        : await runPiece(relay, runner, text, piece, offset);
     if (!isDone) break;
   }
   if (!relay.isStopped) relay.writeToClient(encodeReadyForQuery(relay.ledger.status));
 }
 
-async function runPiece(relay: Relay, runner: StatementRunner, text: Buffer, piece: Piece): Promise<boolean> {
-  const offset = charactersBefore(text, piece.start);
+async function runPiece(
+  relay: Relay,
+  runner: StatementRunner,
+  text: Buffer,
+  piece: Piece,
+  offset: number,
+): Promise<boolean> {
   try {
     const statement = runner.parse(text.subarray(piece.start, piece.end), false);
-    if (statement === "forward") return await forwardPiece(relay, text, piece);
+    if (statement === "forward") return await forwardPiece(relay, text, piece, offset);
     const result = await runner.run(statement, relay.ledger.status);
-    if (result === "forward") return await forwardPiece(relay, text, piece);
+    if (result === "forward") return await forwardPiece(relay, text, piece, offset);
     if (relay.isStopped) return false;
     const messages = encodeNotices(result);
     if (result.table !== undefined) {
@@ -81,8 +117,7 @@ async function failTransaction(relay: Relay): Promise<void> {
 }
 
 /** @returns false when the upstream reported an error */
-async function forwardPiece(relay: Relay, text: Buffer, piece: Piece): Promise<boolean> {
-  const offset = charactersBefore(text, piece.start);
+async function forwardPiece(relay: Relay, text: Buffer, piece: Piece, offset: number): Promise<boolean> {
   let hasFailed = false;
   await relay.converse(encodeQueryBytes(text.subarray(piece.start, piece.end)), true, (type, body) => {
     if (type === "Z") return "finish";
@@ -107,6 +142,8 @@ function encodeQueryBytes(text: Buffer): Buffer {
 
 /** The error with its position counted from the beginning of the client's text; undefined when it names none. */
 function movePosition(body: Buffer, offset: number): Buffer | undefined {
+  // An error too large to be looked at comes without its body.
+  if (body.length === 0) return undefined;
   const fields = decodeErrorFields(body);
   const position = fields.get("P");
   if (position === undefined || offset === 0) return undefined;
@@ -117,13 +154,4 @@ function movePosition(body: Buffer, offset: number): Buffer | undefined {
 function encodeMovedError(error: SqlError, offset: number): Buffer {
   const encoded = encodeSqlError(error);
   return movePosition(encoded.subarray(5), offset) ?? encoded;
-}
-
-/** Characters, not bytes: PostgreSQL counts positions so. A byte that continues a UTF-8 character counts none. */
-function charactersBefore(text: Buffer, end: number): number {
-  let count = 0;
-  for (let index = 0; index < end; index += 1) {
-    if (((text[index] ?? 0) & 0xc0) !== 0x80) count += 1;
-  }
-  return count;
 }
