@@ -1,12 +1,12 @@
 #!/usr/bin/env -S node --max-semi-space-size=4
 /** Process entry: arguments, signals, what a person sees, and the only process.exit. */
 
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { checkSetup } from "./check.ts";
 import { type Config, formatMistake } from "./config/config.ts";
 import { loadConfig } from "./config/load.ts";
+import { claimDataDir, runningProcess } from "./config/process-file.ts";
 import { SqlError } from "./errors/sql-error.ts";
 import { createLog, type Log } from "./observe/log.ts";
 import { openServer, type RunningServer } from "./server.ts";
@@ -26,8 +26,6 @@ Options
 
 /** Exit statuses; 78 is EX_CONFIG and 64 EX_USAGE of sysexits(3). */
 const exits = { ok: 0, failure: 1, usage: 64, configuration: 78 } as const;
-
-const pidFile = "nodedb.pid";
 
 async function main(): Promise<number> {
   const parsed = readArguments();
@@ -95,20 +93,19 @@ function readConfig(path: string | undefined): Config | undefined {
 }
 
 async function run(config: Config, path: string | undefined, log: Log): Promise<number> {
-  const server = await openServer(config, log);
-  const pidPath = join(config.server.dataDir, pidFile);
-  writeFileSync(pidPath, `${process.pid}\n`);
-  greet(server);
-  const ended = await untilToldToStop(config, path, server, log);
+  const giveBack = claimDataDir(config.server.dataDir);
   try {
+    const server = await openServer(config, log);
+    greet(server);
+    const ended = await untilToldToStop(config, path, server, log);
     if (ended === "upstream") log.fatal("the embedded PostgreSQL has ended and does not start again");
     else log.info("shutting down");
     await server.close();
     log.info("stopped");
+    return ended === "upstream" ? exits.failure : exits.ok;
   } finally {
-    rmSync(pidPath, { force: true });
+    giveBack();
   }
-  return ended === "upstream" ? exits.failure : exits.ok;
 }
 
 /** What a new user reads; the password goes to standard output only, and to no log. */
@@ -215,14 +212,13 @@ function* leavesOf(value: object, prefix: string): Generator<[string, string]> {
 }
 
 function reload(config: Config): number {
-  const path = join(config.server.dataDir, pidFile);
-  try {
-    process.kill(Number(readFileSync(path, "utf8")), "SIGHUP");
-    return exits.ok;
-  } catch {
+  const processId = runningProcess(config.server.dataDir);
+  if (processId === undefined) {
     process.stderr.write(`nodedb: no front-end is running on ${config.server.dataDir}\n`);
     return exits.failure;
   }
+  process.kill(processId, "SIGHUP");
+  return exits.ok;
 }
 
 /** An error for the person at the terminal. */

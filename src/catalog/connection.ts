@@ -47,12 +47,16 @@ class ScramOnlyClient extends Client {
   }
 }
 
+/** An administrative query that takes longer has lost its upstream; whoever waits for it is told, in ms. */
+const queryTimeoutMs = 60_000;
+
 /** Adds the fixed settings to a connection's configuration. */
 export function adminConnectionConfig(connection: ClientConfig): ClientConfig {
   return {
     application_name: "nodedb",
     keepAlive: true,
     connectionTimeoutMillis: connectTimeoutMs,
+    query_timeout: queryTimeoutMs,
     ...connection,
     options: fixedSettings.map((setting) => `-c ${setting}`).join(" "),
   };

@@ -1,7 +1,7 @@
 /** Decides by leading keywords alone which statements are the front-end's own and which are forwarded. */
 
 import { isBlank, isIdentifierPart, type LexerOptions, TokenScanner } from "./lexer.ts";
-import { type StatementRange, splitStatements } from "./splitter.ts";
+import { findStatements, type StatementRange, splitStatements } from "./splitter.ts";
 import { mayBeComment, skipWhitespace, wordEnd } from "./statement-start.ts";
 
 /** One statement of a text, and who runs it. */
@@ -254,4 +254,16 @@ export function classify(text: Buffer, start: number, end: number, options: Lexe
     start: range.start,
     end: range.end,
   }));
+}
+
+/** True when one of the statements is ours. Stops at the first, and makes nothing for the others. */
+export function holdsOurs(text: Buffer, start: number, end: number, options: LexerOptions): boolean {
+  let isFound = false;
+  findStatements(text, start, end, options, (statementStart, statementEnd) => {
+    isFound =
+      mayNeedAttention(text, statementStart, statementEnd) &&
+      isOurs(text, statementStart, statementEnd, options);
+    return isFound;
+  });
+  return isFound;
 }

@@ -52,10 +52,45 @@ class RoutineBody {
 }
 
 /**
- * Splits `text` between two byte positions into statements; empty ones are left out. Semicolons inside quotes,
- * comments, parentheses (CREATE RULE … DO (a; b)) and SQL-standard routine bodies do not split. A quote or
- * comment that is never closed makes the rest one statement, so that PostgreSQL reports it.
+ * Finds the statements of `text` between two byte positions, in their order; empty ones are left out. Semicolons inside
+ * quotes, comments, parentheses (CREATE RULE … DO (a; b)) and SQL-standard routine bodies do not split. A quote or comment
+ * that is never closed makes the rest one statement, so that PostgreSQL reports it.
+ *
+ * @param onStatement is told the positions of `StatementRange`; true ends the search
  */
+export function findStatements(
+  text: Buffer,
+  start: number,
+  end: number,
+  options: LexerOptions,
+  onStatement: (start: number, end: number) => boolean,
+): void {
+  const token = new TokenScanner(text, start, end, options);
+  let statementStart = -1;
+  let head: Head = "start";
+  let parenthesisDepth = 0;
+  let body: RoutineBody | undefined;
+  while (token.next() !== "end") {
+    if (token.isSymbol(";") && parenthesisDepth === 0 && (body?.depth ?? 0) === 0) {
+      if (statementStart >= 0 && onStatement(statementStart, token.start)) return;
+      statementStart = -1;
+      head = "start";
+      body = undefined;
+      continue;
+    }
+    if (statementStart < 0) statementStart = token.start;
+    if (token.isSymbol("(")) parenthesisDepth++;
+    else if (token.isSymbol(")") && parenthesisDepth > 0) parenthesisDepth--;
+    head = nextHead(head, token);
+    if (head === "routine" && parenthesisDepth === 0) {
+      body ??= new RoutineBody();
+      body.follow(token);
+    }
+  }
+  if (statementStart >= 0) onStatement(statementStart, end);
+}
+
+/** The statements that `findStatements` finds, as a list. */
 export function splitStatements(
   text: Buffer,
   start: number,
@@ -63,25 +98,9 @@ export function splitStatements(
   options: LexerOptions,
 ): StatementRange[] {
   const statements: StatementRange[] = [];
-  const token = new TokenScanner(text, start, end, options);
-  let statementStart = -1;
-  let head: Head = "start";
-  let parenthesisDepth = 0;
-  let body = new RoutineBody();
-  while (token.next() !== "end") {
-    if (token.isSymbol(";") && parenthesisDepth === 0 && body.depth === 0) {
-      if (statementStart >= 0) statements.push({ start: statementStart, end: token.start });
-      statementStart = -1;
-      head = "start";
-      body = new RoutineBody();
-      continue;
-    }
-    if (statementStart < 0) statementStart = token.start;
-    if (token.isSymbol("(")) parenthesisDepth++;
-    else if (token.isSymbol(")") && parenthesisDepth > 0) parenthesisDepth--;
-    head = nextHead(head, token);
-    if (head === "routine" && parenthesisDepth === 0) body.follow(token);
-  }
-  if (statementStart >= 0) statements.push({ start: statementStart, end });
+  findStatements(text, start, end, options, (statementStart, statementEnd) => {
+    statements.push({ start: statementStart, end: statementEnd });
+    return false;
+  });
   return statements;
 }

@@ -39,7 +39,10 @@ async function findAll(
 ): Promise<FoundUser[] | "forward"> {
   const found: FoundUser[] = [];
   for (const reference of statement.users) {
-    found.push(await findUser(client, reference, caller, deps.catalog.adminRole));
+    const entry = await findUser(client, reference, caller, deps.catalog.adminRole);
+    // Before the other names are looked up: whoever may not drop users must not keep the catalog busy either.
+    if (entry.kind !== "foreign_role") requireAdmin(caller, "drop users");
+    found.push(entry);
   }
   const foreign = found.find((entry) => entry.kind === "foreign_role");
   if (foreign !== undefined && statement.reassignTo === undefined && !found.some((e) => e.kind === "user")) {

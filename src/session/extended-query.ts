@@ -142,7 +142,7 @@ export class ExtendedQuery {
   /** Close of a statement or portal of ours: it goes on to the stand-in, unless an error before it makes both skip it. */
   async close(message: Buffer): Promise<void> {
     const close = decodeAs(message.subarray(5), 0x43, "Close");
-    await this.#relay.settle(flush);
+    await this.#relay.settle();
     if (this.#isSkipping()) return;
     this.#relay.sendExtended(message);
     if (close.target === "statement") this.#statements.delete(close.name);
@@ -153,7 +153,7 @@ export class ExtendedQuery {
   /** Parse of a statement of ours, or of another one under a name that was ours. */
   async parse(message: Buffer): Promise<void> {
     const parse = decodeAs(message.subarray(5), 0x50, "Parse");
-    await this.#relay.settle(flush);
+    await this.#relay.settle();
     if (this.#isSkipping()) return;
     let statement: Statement | "forward";
     try {
@@ -168,7 +168,7 @@ export class ExtendedQuery {
     this.#relay.sendExtended(
       statement === "forward" ? message : encodeParse(parse.statement, standIn(columns), []),
     );
-    await this.#relay.settle(flush);
+    await this.#relay.settle();
     // Refused, for example because the name is taken: what stood under it still does.
     if (this.#isSkipping()) return;
     this.#statements.delete(parse.statement);
@@ -179,7 +179,7 @@ export class ExtendedQuery {
   /** Execute of a portal of ours, or of one that ends the transaction. */
   async execute(message: Buffer): Promise<void> {
     const execute = decodeAs(message.subarray(5), 0x45, "Execute");
-    await this.#relay.settle(flush);
+    await this.#relay.settle();
     if (this.#isSkipping()) return;
     const portal = this.#portals.get(execute.portal);
     if (portal !== undefined) await this.#executeOwn(execute, portal);
@@ -192,7 +192,7 @@ export class ExtendedQuery {
 
   /** Sync that ends a pipeline with statements of ours: they and what PostgreSQL did in it commit together, or not at all. */
   async sync(message: Buffer): Promise<void> {
-    await this.#relay.settle(flush);
+    await this.#relay.settle();
     if (this.#relay.isStopped) return;
     let prepared: PreparedCommit | undefined;
     if (!this.#isSkipping()) {
@@ -281,7 +281,7 @@ export class ExtendedQuery {
 
   // The upstream discards everything up to Sync after an error, and so do we.
   #isSkipping(): boolean {
-    return this.#relay.isStopped || this.#relay.ledger.hasErrorSinceReady;
+    return this.#relay.isStopped || this.#relay.ledger.isSkipping;
   }
 
   /** Asks the upstream, which owns the names, whether the stand-in's portal is still there; its error is the client's. */

@@ -8,7 +8,9 @@ import type { ReplyDecision } from "./relay-contracts.ts";
 /** Bytes of a text. */
 export interface TextPart {
   readonly start: number;
-  readonly end: number;
+  end: number;
+  /** Characters before it: what error positions are counted from. */
+  readonly offset: number;
 }
 
 /**
@@ -23,13 +25,12 @@ export async function forwardText(
   part: TextPart,
   onReply: (type: string, body: Buffer) => ReplyDecision = () => "forward",
 ): Promise<boolean> {
-  const offset = charactersBefore(text, part.start);
   let hasFailed = false;
   await relay.converse(encodeQueryBytes(text.subarray(part.start, part.end)), true, (type, body) => {
     if (type === "Z") return "finish";
     if (type !== "E") return onReply(type, body);
     hasFailed = true;
-    const moved = movePosition(body, offset);
+    const moved = movePosition(body, part.offset);
     if (moved === undefined) return "forward";
     relay.writeToClient(moved);
     return "drop";
@@ -39,20 +40,13 @@ export async function forwardText(
 
 /** The error with its position counted from the beginning of the client's text; undefined when it names none. */
 export function movePosition(body: Buffer, offset: number): Buffer | undefined {
+  // An error too large to be looked at comes without its body.
+  if (body.length === 0) return undefined;
   const fields = decodeErrorFields(body);
   const position = fields.get("P");
   if (position === undefined || offset === 0) return undefined;
   fields.set("P", String(Number(position) + offset));
   return encodeErrorResponse(fields);
-}
-
-/** Characters, not bytes: PostgreSQL counts positions so. A byte that continues a UTF-8 character counts none. */
-export function charactersBefore(text: Buffer, end: number): number {
-  let count = 0;
-  for (let index = 0; index < end; index += 1) {
-    if (((text[index] ?? 0) & 0xc0) !== 0x80) count += 1;
-  }
-  return count;
 }
 
 function encodeQueryBytes(text: Buffer): Buffer {

@@ -1,6 +1,8 @@
 /** Decides which of a client's messages concern statements of ours, and hands those to who runs them. */
 
-import { classify, mayNeedAttention } from "../ddl/classify.ts";
+import { holdsOurs, isOurs, mayNeedAttention } from "../ddl/classify.ts";
+import { lexicalText } from "../ddl/multibyte.ts";
+import { findStatements } from "../ddl/splitter.ts";
 import type { Statement } from "../ddl/statement.ts";
 import { mayBeTransactionControl, parseTransactionControl } from "../ddl/transaction-control.ts";
 import type { Column } from "../exec/result.ts";
@@ -77,6 +79,19 @@ export class StatementInterceptor implements Interceptor {
     }
   }
 
+  beginsAsOwn(type: number, buffer: Buffer, start: number, end: number): boolean {
+    const bodyStart = start + headerBytes;
+    const textStart = type === letter.parse ? buffer.indexOf(0, bodyStart) + 1 : bodyStart;
+    if (textStart === 0 || textStart >= end) return false;
+    const { standardConformingStrings } = this.#session.relay;
+    let isOwn = false;
+    findStatements(buffer, textStart, end, { standardConformingStrings }, (statementStart, statementEnd) => {
+      isOwn = isOurs(buffer, statementStart, statementEnd, { standardConformingStrings });
+      return true;
+    });
+    return isOwn;
+  }
+
   async handle(type: number, message: Buffer): Promise<void> {
     const body = message.subarray(headerBytes);
     if (type === letter.query) await runSimpleQuery(this.#session, body.subarray(0, -1));
@@ -98,14 +113,14 @@ export class StatementInterceptor implements Interceptor {
     const { relay, paired } = this.#session;
     if (this.#holdsOwn(buffer, start, end)) return verdicts.take;
     if (!paired.isOpen) return verdicts.pass;
-    const options = { standardConformingStrings: relay.standardConformingStrings };
-    return hasTransactionControl(buffer, start, end, options) ? verdicts.take : verdicts.pass;
+    return hasTransactionControl(relay, buffer.subarray(start, end)) ? verdicts.take : verdicts.pass;
   }
 
   #holdsOwn(buffer: Buffer, start: number, end: number): boolean {
     if (!mayNeedAttention(buffer, start, end)) return false;
-    const options = { standardConformingStrings: this.#session.relay.standardConformingStrings };
-    return classify(buffer, start, end, options).some(({ kind }) => kind === "ours");
+    const { standardConformingStrings, clientEncoding } = this.#session.relay;
+    const text = lexicalText(buffer.subarray(start, end), clientEncoding);
+    return holdsOurs(text, 0, text.length, { standardConformingStrings });
   }
 
   // Drivers prepare COMMIT once and run it for years: its name must be known before the first statement of ours.

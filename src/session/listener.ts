@@ -88,7 +88,7 @@ export class Listener {
     this.#isClosing = true;
     this.#server.close();
     for (const socket of this.#early ?? []) socket.destroy();
-    for (const transport of [...this.#pending]) transport.close();
+    for (const transport of [...this.#pending]) transport.abort();
   }
 
   #accept(socket: Socket): void {
@@ -111,7 +111,7 @@ export class Listener {
   async #serve(first: Transport): Promise<void> {
     const { log } = this.#options;
     let transport = first;
-    const timer = setTimeout(() => transport.close(), this.#options.authenticationTimeoutMs);
+    const timer = setTimeout(() => transport.abort(), this.#options.authenticationTimeoutMs);
     const address = first.socket.remoteAddress ?? "?";
     const peer = `${address}:${first.socket.remotePort ?? "?"}`;
     try {

@@ -3,7 +3,7 @@
 import type { SqlError } from "../errors/sql-error.ts";
 import { encodeSqlError } from "../wire/backend-message.ts";
 import { encodeDescribe, encodeSync } from "../wire/frontend-message-encoding.ts";
-import { charactersBefore, movePosition } from "./forward-text.ts";
+import { movePosition } from "./forward-text.ts";
 import type { Relay } from "./relay.ts";
 
 /** Name of a portal that never exists: describing it puts a transaction into the failed state. */
@@ -16,8 +16,8 @@ export async function failTransaction(relay: Relay): Promise<void> {
   await relay.converse(message, true, (type) => (type === "Z" ? "finish" : "drop"));
 }
 
-/** An error of the statement that begins at `start` of the client's text. */
-export function encodeMovedError(error: SqlError, text: Buffer, start: number): Buffer {
+/** An error of a statement that has `offset` characters of the client's text before it. */
+export function encodeMovedError(error: SqlError, offset: number): Buffer {
   const encoded = encodeSqlError(error);
-  return movePosition(encoded.subarray(5), charactersBefore(text, start)) ?? encoded;
+  return movePosition(encoded.subarray(5), offset) ?? encoded;
 }

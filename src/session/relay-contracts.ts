@@ -6,6 +6,8 @@ import type { Verdict } from "../wire/framer.ts";
 export interface Interceptor {
   /** Decides on a whole Query, Parse, and while `hasOwn` also Bind, Execute, Close. */
   inspect(type: number, buffer: Buffer, start: number, end: number): Verdict;
+  /** Whether a Query or Parse of which only the beginning is there begins as a statement of ours. */
+  beginsAsOwn(type: number, buffer: Buffer, start: number, end: number): boolean;
   /** Handles a message that was taken; the client's stream is paused until the promise settles. */
   handle(type: number, message: Buffer): Promise<void>;
   /** A transaction has ended: portals are gone. */

@@ -7,6 +7,7 @@
 import { SqlError } from "../errors/sql-error.ts";
 import { noteParameterStatus, type UpstreamConnection } from "../upstream/upstream-connection.ts";
 import { type FramerVisitor, MessageFramer, type Verdict, verdicts } from "../wire/framer.ts";
+import { encodeFlush } from "../wire/frontend-message-encoding.ts";
 import { maxMessageBytes } from "../wire/limits.ts";
 import type { Transport, TransportHandler } from "../wire/transport.ts";
 import {
@@ -20,8 +21,11 @@ import {
 import type { Interceptor, RelayListener, ReplyDecision } from "./relay-contracts.ts";
 import { ReplyLedger } from "./reply-ledger.ts";
 
-/** Largest Query or Parse that is searched for statements of ours; larger ones are PostgreSQL's, in bytes. */
-export const maxInspectedBytes = 16 * 1024 * 1024;
+/**
+ * Largest Query or Parse that is searched for statements of ours, in bytes: a little more than the longest of those. Of
+ * larger ones only the beginning is looked at.
+ */
+const maxInspectedBytes = 1024 * 1024 + 64 * 1024;
 
 /** What a client may send ahead while it waits for a statement of ours, in bytes; the rest waits in the kernel. */
 const maxKeptBytes = 64 * 1024;
@@ -29,6 +33,9 @@ const maxKeptBytes = 64 * 1024;
 const limits = { maxMessageBytes, maxInspectedBytes };
 
 const terminate = 0x58; // X
+const sync = 0x53; // S
+const flush = encodeFlush();
+const nothing = Buffer.alloc(0);
 
 const reply = {
   readyForQuery: 0x5a, // Z
@@ -67,6 +74,7 @@ export class Relay {
   #exchange: Exchange | undefined;
   #settledWaiter: (() => void) | undefined;
   #isReadyWatched = false;
+  #acceptsMore = true;
   #isStopped = false;
 
   constructor(
@@ -114,7 +122,10 @@ export class Relay {
     return (
       this.isSettled &&
       this.ledger.status === "I" &&
+      !this.ledger.hasUnsynced &&
+      !this.ledger.isSkipping &&
       !this.#isClientBlocked &&
+      !this.#isUpstreamBlocked &&
       this.#fromClient.isAtBoundary &&
       this.#fromUpstream.isAtBoundary
     );
@@ -125,9 +136,24 @@ export class Relay {
     return this.#fromUpstream.isMidMessage;
   }
 
-  /** Asks for `onReady` at each ReadyForQuery after which nothing is outstanding. */
-  watchReady(): void {
+  /**
+   * Asks for `onReady` whenever nothing is outstanding any more.
+   *
+   * @param acceptsMore false: nothing more is taken from the client but the data of a copy that runs, so that a client that
+   *   always sends ahead comes to an end too
+   */
+  watchReady(acceptsMore: boolean): void {
     this.#isReadyWatched = true;
+    this.#acceptsMore = acceptsMore;
+    if (acceptsMore) return;
+    if (!this.ledger.isCopyingIn) this.client.stop();
+    // Without a Sync, which is not read any more, the upstream keeps its answers to itself.
+    if (this.ledger.hasUnsynced) this.#writeUpstream(flush);
+  }
+
+  /** True when all that is outstanding is a message of which the client has sent only a part. */
+  get isWaitingForClient(): boolean {
+    return this.#fromClient.isMidMessage && this.ledger.outstanding <= 1 && !this.#isHandling;
   }
 
   /** Says whether Bind, Execute and Close have to be shown to the interceptor. */
@@ -152,6 +178,10 @@ export class Relay {
     return this.#fromClient.nextKeptType;
   }
 
+  get clientEncoding(): string | undefined {
+    return this.connection.parameters.get("client_encoding");
+  }
+
   get isStopped(): boolean {
     return this.#isStopped;
   }
@@ -171,8 +201,8 @@ export class Relay {
    * Waits until the upstream has answered everything that was sent to it, up to the messages after the
    * last Sync, which it is asked to flush.
    */
-  async settle(flush: Buffer): Promise<void> {
-    if (this.#isStopped || this.ledger.isAnswered) return;
+  async settle(): Promise<void> {
+    if (this.#isStopped || this.ledger.isEven) return;
     if (this.ledger.hasUnsynced) this.#writeUpstream(flush);
     await new Promise<void>((resolve) => {
       this.#settledWaiter = resolve;
@@ -181,8 +211,8 @@ export class Relay {
 
   /** As `converse`, for the client's Sync: what is owed to the messages before it is owed no more. */
   converseSync(message: Buffer, onReply: (type: string, body: Buffer) => ReplyDecision): Promise<void> {
-    this.ledger.noteSynced();
-    return this.converse(message, true, onReply);
+    this.ledger.noteSent(sync);
+    return this.converse(message, false, onReply);
   }
 
   /**
@@ -229,6 +259,19 @@ export class Relay {
     return verdict;
   }
 
+  /** A statement of ours that is too long is refused: it must not reach PostgreSQL for its length. */
+  inspectOversized(type: number, buffer: Buffer, start: number, end: number): Verdict {
+    if (this.ledger.isCopyingIn || !this.#interceptor.beginsAsOwn(type, buffer, start, end))
+      return verdicts.pass;
+    this.#listener.onFailure(
+      new SqlError("program_limit_exceeded", "statement is too long", {
+        severity: "FATAL",
+        detail: "A statement that the front-end runs itself may have up to 1 MB.",
+      }),
+    );
+    return verdicts.take;
+  }
+
   takeFromClient(type: number, buffer: Buffer, start: number, end: number): void {
     if (type === terminate) {
       this.stop();
@@ -246,10 +289,7 @@ export class Relay {
   }
 
   forwardFromClient(buffer: Buffer, start: number, end: number): void {
-    if (!this.#upstream.write(buffer.subarray(start, end))) {
-      this.#isClientBlocked = true;
-      this.client.stop();
-    }
+    if (!this.#upstream.write(buffer.subarray(start, end))) this.#blockClient();
   }
 
   violate(message: string): void {
@@ -271,7 +311,7 @@ export class Relay {
   #resumeClient(): void {
     if (this.#isStopped || this.#isClientBlocked) return;
     if (this.#fromClient.isPaused && !this.#isHandling) this.#fromClient.resume();
-    if (!this.#hasClientSentEnough() && !this.#isClientBlocked && !this.#isStopped) this.client.start();
+    this.#startClient();
   }
 
   #hasClientSentEnough(): boolean {
@@ -279,10 +319,7 @@ export class Relay {
   }
 
   #writeUpstream(message: Buffer): void {
-    if (!this.#upstream.write(message)) {
-      this.#isClientBlocked = true;
-      this.client.stop();
-    }
+    if (!this.#upstream.write(message)) this.#blockClient();
   }
 
   // ---- the upstream's stream
@@ -299,9 +336,14 @@ export class Relay {
     return decision === "forward-and-finish" ? verdicts.pass : verdicts.take;
   }
 
-  observeUpstream(): void {
-    this.ledger.noteReply();
+  observeUpstream(type: number): void {
+    if (type === reply.errorResponse) {
+      // Too large to be looked at whole; what it means is known all the same.
+      this.ledger.noteError();
+      this.#exchange?.onReply("E", nothing);
+    } else this.ledger.noteReply();
     if (this.#settledWaiter !== undefined) this.#checkSettled();
+    if (this.#isReadyWatched) queueMicrotask(() => this.#tellReady());
   }
 
   forwardFromUpstream(buffer: Buffer, start: number, end: number): void {
@@ -334,7 +376,7 @@ export class Relay {
     if (this.#exchange !== undefined) {
       this.#fromClient.table = clientTableInCopy;
       this.#fromClient.resume();
-      if (!this.#hasClientSentEnough() && !this.#isClientBlocked && !this.#isStopped) this.client.start();
+      this.#startClient();
       return;
     }
     if (this.#isHandling && !this.ledger.isCopyEndedAhead) {
@@ -358,7 +400,7 @@ export class Relay {
 
   // Resolved in a microtask: by then the bytes that are being scanned have been forwarded.
   #checkSettled(): void {
-    if (this.#exchange !== undefined || !this.ledger.isAnswered) return;
+    if (this.#exchange !== undefined || !this.ledger.isEven) return;
     const waiter = this.#settledWaiter;
     this.#settledWaiter = undefined;
     if (waiter !== undefined) queueMicrotask(waiter);
@@ -370,9 +412,22 @@ export class Relay {
     this.#fromClient.table = this.#clientTable;
   }
 
+  // Until the other side has taken what is queued, the buffer that it was read into belongs to that write.
   #blockUpstream(): void {
     this.#isUpstreamBlocked = true;
+    this.#upstream.isLent = true;
     this.#upstream.stop();
+  }
+
+  #blockClient(): void {
+    this.#isClientBlocked = true;
+    this.client.isLent = true;
+    this.client.stop();
+  }
+
+  #startClient(): void {
+    if (this.#isStopped || this.#isClientBlocked || this.#hasClientSentEnough()) return;
+    if (this.#acceptsMore || this.ledger.isCopyingIn) this.client.start();
   }
 
   // An error while framing must end this session and no other.
@@ -392,6 +447,7 @@ export class Relay {
     onDrain: () => {
       if (!this.#isUpstreamBlocked) return;
       this.#isUpstreamBlocked = false;
+      this.#upstream.isLent = false;
       if (!this.#isStopped) this.#upstream.start();
     },
     onEnd: () => {
@@ -405,6 +461,7 @@ export class Relay {
     onDrain: () => {
       if (!this.#isClientBlocked) return;
       this.#isClientBlocked = false;
+      this.client.isLent = false;
       this.#resumeClient();
     },
     onEnd: () => {
@@ -427,6 +484,10 @@ class ClientSide implements FramerVisitor {
 
   onInspect(type: number, buffer: Buffer, start: number, end: number): Verdict {
     return this.#relay.inspectClient(type, buffer, start, end);
+  }
+
+  onOversized(type: number, buffer: Buffer, start: number, end: number): Verdict {
+    return this.#relay.inspectOversized(type, buffer, start, end);
   }
 
   onTake(type: number, buffer: Buffer, start: number, end: number): void {
@@ -453,12 +514,16 @@ class UpstreamSide implements FramerVisitor {
     this.#relay = relay;
   }
 
-  onObserve(): void {
-    this.#relay.observeUpstream();
+  onObserve(type: number): void {
+    this.#relay.observeUpstream(type);
   }
 
   onInspect(type: number, buffer: Buffer, start: number, end: number): Verdict {
     return this.#relay.inspectUpstream(type, buffer, start, end);
+  }
+
+  onOversized(): Verdict {
+    return verdicts.pass;
   }
 
   onTake(): void {

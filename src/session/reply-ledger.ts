@@ -1,6 +1,6 @@
 /**
- * What a client is still owed: ReadyForQuery messages, and replies to extended-protocol messages since the
- * last Sync (PostgreSQL manual 54.2.3). Two counters per direction; no message is kept.
+ * What a client is still owed, as the upstream will see it: the messages that were sent and are not answered, in their order
+ * (PostgreSQL manual 54.2.2, 54.2.3, 54.2.6). One byte a message; nothing is kept of what is in it.
  */
 
 import type { TransactionStatus } from "../wire/backend-message.ts";
@@ -19,43 +19,57 @@ const letter = {
 /** Replies that each answer exactly one extended-protocol message; T and n answer Describe. */
 export const countedReplies = "123CIsTn";
 
-/** More than any client sends ahead; a stray CopyDone must not make a list grow without end. */
-const maxCopiesAhead = 1024;
+/** What a message that was sent is owed. */
+const owed = {
+  /** Query and FunctionCall: any replies, then ReadyForQuery. */
+  query: 1,
+  /** Parse, Bind, Describe, Execute, Close: one reply. */
+  reply: 2,
+  /** Sync: ReadyForQuery. */
+  sync: 3,
+  /** CopyDone or CopyFail that was sent before the upstream asked for data: nothing. */
+  copyEnd: 4,
+} as const;
+
+const smallestQueue = 16;
 
 export class ReplyLedger {
   /** As of the last ReadyForQuery. */
   status: TransactionStatus = "I";
   /** ReadyForQuery messages seen: a session is idle as long as it does not move. */
   readyCount = 0;
-  /** True once the upstream has reported an error since the last ReadyForQuery: it ignores messages up to Sync. */
-  hasErrorSinceReady = false;
-  #readyOwed = 0;
-  #repliesOwed = 0;
-  #repliesSeen = 0;
-  #syncsSinceExecute = 0;
+  // A ring: `#count` entries from `#head` on.
+  #queue = new Uint8Array(smallestQueue);
+  #head = 0;
+  #count = 0;
+  #isSkipping = false;
   #isCopyingIn = false;
-  /** For each copy whose end was sent before the upstream asked for its data: Syncs in between, which it will ignore. */
-  #copiesEndedAhead: number[] = [];
+  #hasUnsynced = false;
   #hasExecuted = false;
+
+  /** True when nothing is running or on its way: every message has been answered as far as it can be without a Sync. */
+  get isEven(): boolean {
+    return this.#count === 0 && !this.#isCopyingIn;
+  }
+
+  /** How many messages are not answered. */
+  get outstanding(): number {
+    return this.#count;
+  }
+
+  /** True when extended-protocol messages were sent that no Sync has followed: an implicit transaction is open. */
+  get hasUnsynced(): boolean {
+    return this.#hasUnsynced;
+  }
 
   /** True once a statement was executed upstream since the last Sync: there is an implicit transaction. */
   get hasExecuted(): boolean {
     return this.#hasExecuted;
   }
 
-  /** True when nothing has been sent that is not answered, and nothing waits for a Sync. */
-  get isEven(): boolean {
-    return this.#readyOwed === 0 && this.#repliesOwed === 0;
-  }
-
-  /** True when everything sent so far has been answered, messages behind the last Sync included. */
-  get isAnswered(): boolean {
-    return this.#readyOwed === 0 && (this.hasErrorSinceReady || this.#repliesSeen >= this.#repliesOwed);
-  }
-
-  /** True when messages were sent that the upstream may answer only after a Sync or Flush. */
-  get hasUnsynced(): boolean {
-    return this.#repliesOwed > 0;
+  /** True after an error in the extended protocol: the upstream discards every message up to the next Sync. */
+  get isSkipping(): boolean {
+    return this.#isSkipping;
   }
 
   /** True while the upstream waits for a copy's data. */
@@ -63,96 +77,127 @@ export class ReplyLedger {
     return this.#isCopyingIn;
   }
 
-  /** True when the data of the next copy have been sent already, up to their end. */
+  /** True when the data of the copy that runs have been sent already, up to their end. */
   get isCopyEndedAhead(): boolean {
-    return this.#copiesEndedAhead.length > 0;
+    for (let index = 1; index < this.#count; index += 1) {
+      const entry = this.#at(index);
+      if (entry === owed.copyEnd) return true;
+      if (entry !== owed.sync) return false;
+    }
+    return false;
   }
 
   /** A message that was sent upstream, by its type byte. */
   noteSent(type: number): void {
+    if (this.#isCopyingIn) {
+      this.#noteSentInCopy(type);
+      return;
+    }
     switch (type) {
       case letter.query:
       case letter.functionCall:
-        this.#readyOwed += 1;
-        this.#repliesOwed = 0;
-        this.#syncsSinceExecute = 0;
+        // While it skips, the upstream does not even see this.
+        if (this.#isSkipping) return;
+        this.#hasUnsynced = false;
         this.#hasExecuted = false;
+        this.#push(owed.query);
         return;
       case letter.sync:
-        this.#readyOwed += 1;
-        this.#repliesOwed = 0;
+        this.#isSkipping = false;
+        this.#hasUnsynced = false;
         this.#hasExecuted = false;
-        this.#syncsSinceExecute += 1;
-        return;
-      case letter.execute:
-        this.#hasExecuted = true;
-        this.#repliesOwed += 1;
-        this.#syncsSinceExecute = 0;
+        this.#push(owed.sync);
         return;
       case letter.parse:
       case letter.bind:
       case letter.describe:
+      case letter.execute:
       case letter.close:
-        this.#repliesOwed += 1;
+        if (type === letter.execute) this.#hasExecuted = true;
+        this.#hasUnsynced = true;
+        if (!this.#isSkipping) this.#push(owed.reply);
         return;
       default:
-        // CopyDone or CopyFail.
-        if (this.#isCopyingIn) this.#forgetIgnoredSyncs();
-        else if (!this.isEven && this.#copiesEndedAhead.length < maxCopiesAhead) {
-          this.#copiesEndedAhead.push(this.#syncsSinceExecute);
-          this.#syncsSinceExecute = 0;
-        }
+        // CopyDone or CopyFail: a stray one is ignored by the upstream.
+        if (this.#count > 0) this.#push(owed.copyEnd);
     }
   }
 
   /** One of `countedReplies`. */
   noteReply(): void {
-    this.#repliesSeen += 1;
+    if (this.#at(0) === owed.reply) this.#shift();
   }
 
   noteError(): void {
-    this.hasErrorSinceReady = true;
-    // The Syncs that a copy had ignored when it failed bring no ReadyForQuery either.
-    if (this.#isCopyingIn) this.#forgetIgnoredSyncs();
+    this.#isCopyingIn = false;
+    // An error of a Query, of a function or of the commit at Sync is followed by its ReadyForQuery.
+    if (this.#count > 0 && this.#at(0) !== owed.reply) return;
+    while (this.#count > 0 && this.#at(0) !== owed.sync) this.#shift();
+    if (this.#count === 0) this.#isSkipping = true;
   }
 
+  /** CopyInResponse: what was sent behind the copy's own message is taken for its data. */
   noteCopyIn(): void {
-    const ignoredSyncs = this.#copiesEndedAhead.shift();
-    if (ignoredSyncs === undefined) this.#isCopyingIn = true;
-    else this.#readyOwed -= ignoredSyncs;
+    const kept: number[] = [];
+    let isEnded = false;
+    for (let index = 1; index < this.#count; index += 1) {
+      const entry = this.#at(index);
+      // The server ignores Sync while it copies in. Anything else but data is an error that uses that message up.
+      if (isEnded) kept.push(entry);
+      else if (entry !== owed.sync) isEnded = true;
+    }
+    this.#count = Math.min(this.#count, 1);
+    for (const entry of kept) this.#push(entry);
+    this.#isCopyingIn = !isEnded;
   }
 
   noteReady(status: TransactionStatus): void {
     this.status = status;
     this.readyCount += 1;
-    if (this.#readyOwed > 0) this.#readyOwed -= 1;
-    this.#repliesSeen = 0;
-    this.hasErrorSinceReady = false;
     this.#isCopyingIn = false;
-    // What is left belongs to copies that failed before they began.
-    if (this.#readyOwed === 0 && this.#copiesEndedAhead.length > 0) this.#copiesEndedAhead = [];
+    this.#shift();
+    // Ends of copies that failed before they began.
+    while (this.#at(0) === owed.copyEnd) this.#shift();
   }
 
-  /** A Sync is sent by `noteOwnQuery`'s way: the messages before it are closed off. */
-  noteSynced(): void {
-    this.#repliesOwed = 0;
-    this.#hasExecuted = false;
-  }
-
-  /** A Query of the front-end's own; it leaves what is owed behind the last Sync alone. */
+  /** A Query, or a Sync, of the front-end's own. */
   noteOwnQuery(): void {
-    this.#readyOwed += 1;
+    this.#push(owed.query);
   }
 
   /** An extended-protocol message in place of one of the client's. */
   noteOwnExtended(): void {
-    this.#repliesOwed += 1;
+    this.noteSent(letter.parse);
   }
 
-  // The server ignores Sync while it copies in, so those that came before CopyDone bring no ReadyForQuery.
-  #forgetIgnoredSyncs(): void {
-    this.#readyOwed -= this.#syncsSinceExecute;
-    this.#syncsSinceExecute = 0;
+  #noteSentInCopy(type: number): void {
+    if (type === letter.sync) return;
+    // The end of the data, or a message that makes the upstream fail the copy and is used up by that.
     this.#isCopyingIn = false;
+  }
+
+  #at(index: number): number {
+    if (index >= this.#count) return 0;
+    return this.#queue[(this.#head + index) & (this.#queue.length - 1)] ?? 0;
+  }
+
+  #shift(): void {
+    if (this.#count === 0) return;
+    this.#head = (this.#head + 1) & (this.#queue.length - 1);
+    this.#count -= 1;
+  }
+
+  #push(entry: number): void {
+    if (this.#count === this.#queue.length) this.#grow();
+    this.#queue[(this.#head + this.#count) & (this.#queue.length - 1)] = entry;
+    this.#count += 1;
+  }
+
+  // A power of two, so that positions wrap by a mask.
+  #grow(): void {
+    const larger = new Uint8Array(this.#queue.length * 2);
+    for (let index = 0; index < this.#count; index += 1) larger[index] = this.#at(index);
+    this.#queue = larger;
+    this.#head = 0;
   }
 }

@@ -143,7 +143,7 @@ export class Session {
       return;
     }
     if (this.#mayEndNow(relay, mode)) this.fail(error);
-    else relay.watchReady();
+    else relay.watchReady(mode === "after_transaction");
   }
 
   /** Ends the session now: the client is told, what runs upstream is cancelled. */
@@ -163,7 +163,8 @@ export class Session {
   }
 
   #mayEndNow(relay: Relay, mode: EndingMode): boolean {
-    return relay.isSettled && (mode === "after_statement" || relay.ledger.status === "I");
+    if (mode === "after_statement") return relay.isSettled || relay.isWaitingForClient;
+    return relay.isSettled && relay.ledger.status === "I" && !relay.ledger.hasUnsynced;
   }
 
   #openRelay(lease: Lease): Relay {
@@ -183,6 +184,8 @@ export class Session {
       lease.connection,
       {
         inspect: (type, buffer, start, end) => interceptor.current?.inspect(type, buffer, start, end) ?? 0,
+        beginsAsOwn: (type, buffer, start, end) =>
+          interceptor.current?.beginsAsOwn(type, buffer, start, end) ?? false,
         handle: async (type, message) => interceptor.current?.handle(type, message),
         onTransactionEnd: () => interceptor.current?.onTransactionEnd(),
         close: () => interceptor.current?.close(),

@@ -3,11 +3,13 @@
  * (PostgreSQL manual 54.2.2).
  */
 
-import { classify } from "../ddl/classify.ts";
+import { isOurs } from "../ddl/classify.ts";
 import type { LexerOptions } from "../ddl/lexer.ts";
+import { lexicalText } from "../ddl/multibyte.ts";
+import { findStatements } from "../ddl/splitter.ts";
 import { parseTransactionControl, type TransactionControl } from "../ddl/transaction-control.ts";
 import { encodeCommandComplete, encodeReadyForQuery } from "../wire/backend-message.ts";
-import { encodeFlush, encodeQuery } from "../wire/frontend-message-encoding.ts";
+import { encodeQuery } from "../wire/frontend-message-encoding.ts";
 import { encodeResultDescription } from "../wire/row-encoding.ts";
 import { forwardText, type TextPart } from "./forward-text.ts";
 import type { PairedTransaction } from "./paired-transaction.ts";
@@ -30,15 +32,13 @@ export interface QuerySession {
 }
 
 /** True when the text ends, begins or marks a transaction somewhere. */
-export function hasTransactionControl(
-  text: Buffer,
-  start: number,
-  end: number,
-  options: LexerOptions,
-): boolean {
-  return classify(text, start, end, options).some(
-    (statement) => parseTransactionControl(text, statement.start, statement.end) !== undefined,
-  );
+export function hasTransactionControl(relay: Relay, text: Buffer): boolean {
+  let isFound = false;
+  eachStatement(relay, text, (readable, start, end) => {
+    isFound = parseTransactionControl(readable, start, end) !== undefined;
+    return isFound;
+  });
+  return isFound;
 }
 
 /**
@@ -50,9 +50,10 @@ export function hasTransactionControl(
  */
 export async function runSimpleQuery(session: QuerySession, text: Buffer): Promise<void> {
   const { relay, paired } = session;
-  await relay.settle(encodeFlush());
-  const options = { standardConformingStrings: relay.standardConformingStrings };
-  const pieces = cutIntoPieces(text, options);
+  await relay.settle();
+  // After an error in the extended protocol PostgreSQL discards this as well, without an answer.
+  if (relay.isStopped || relay.ledger.isSkipping) return;
+  const pieces = cutIntoPieces(relay, text);
   const isImplicit = relay.ledger.status === "I" && pieces.length > 1;
   let isOwnBlock = false;
   let hasFailed = false;
@@ -73,21 +74,57 @@ export async function runSimpleQuery(session: QuerySession, text: Buffer): Promi
     const control: TransactionControl = hasFailed
       ? { kind: "rollback", chain: false }
       : { kind: "commit", chain: false };
-    await runTransactionControl(session, end, { start: 0, end: end.length }, control, "silent");
+    await runTransactionControl(session, end, { start: 0, end: end.length, offset: 0 }, control, "silent");
   } else if (hasFailed && relay.ledger.status === "I") await paired.discard();
   if (!relay.isStopped) relay.writeToClient(encodeReadyForQuery(relay.ledger.status));
 }
 
-function cutIntoPieces(text: Buffer, options: LexerOptions): Piece[] {
+function cutIntoPieces(relay: Relay, text: Buffer): Piece[] {
   const pieces: Piece[] = [];
-  for (const { kind, start, end } of classify(text, 0, text.length, options)) {
-    const control = kind === "ours" ? undefined : parseTransactionControl(text, start, end);
+  const characters = new CharacterCount(text);
+  eachStatement(relay, text, (readable, start, end, options) => {
+    const isOwn = isOurs(readable, start, end, options);
+    const control = isOwn ? undefined : parseTransactionControl(readable, start, end);
     const last = pieces.at(-1);
-    if (kind === "forward" && control === undefined && last?.kind === "forward") {
-      pieces[pieces.length - 1] = { kind, start: last.start, end, control };
-    } else pieces.push({ kind: control === undefined ? kind : "control", start, end, control });
-  }
+    if (!isOwn && control === undefined && last?.kind === "forward") last.end = end;
+    else {
+      const kind = isOwn ? "ours" : control === undefined ? "forward" : "control";
+      pieces.push({ kind, start, end, control, offset: characters.before(start) });
+    }
+    return false;
+  });
   return pieces;
+}
+
+function eachStatement(
+  relay: Relay,
+  text: Buffer,
+  onStatement: (readable: Buffer, start: number, end: number, options: LexerOptions) => boolean,
+): void {
+  const options = { standardConformingStrings: relay.standardConformingStrings };
+  const readable = lexicalText(text, relay.clientEncoding);
+  findStatements(readable, 0, readable.length, options, (start, end) =>
+    onStatement(readable, start, end, options),
+  );
+}
+
+/** Counts characters up to positions that only grow, so that many statements in one text are counted once. */
+class CharacterCount {
+  readonly #text: Buffer;
+  #bytes = 0;
+  #characters = 0;
+
+  constructor(text: Buffer) {
+    this.#text = text;
+  }
+
+  /** Characters, not bytes: PostgreSQL counts positions so. A byte that continues a UTF-8 character counts none. */
+  before(position: number): number {
+    for (; this.#bytes < position; this.#bytes += 1) {
+      if (((this.#text[this.#bytes] ?? 0) & 0xc0) !== 0x80) this.#characters += 1;
+    }
+    return this.#characters;
+  }
 }
 
 /** @returns false when it failed, and the client has been told */
@@ -100,7 +137,7 @@ async function runPiece(session: QuerySession, text: Buffer, piece: Piece): Prom
   } catch (error) {
     if (relay.isStopped) return false;
     await failTransaction(relay);
-    relay.writeToClient(encodeMovedError(session.runner.asSqlError(error), text, piece.start));
+    relay.writeToClient(encodeMovedError(session.runner.asSqlError(error), piece.offset));
     return false;
   }
 }

@@ -50,6 +50,10 @@ export class Conversation implements TransportHandler, FramerVisitor {
 
   onObserve(): void {}
 
+  onOversized(): Verdict {
+    return verdicts.pass;
+  }
+
   onInspect(): Verdict {
     return verdicts.take;
   }

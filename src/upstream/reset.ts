@@ -6,6 +6,8 @@ import { noteParameterStatus, type UpstreamConnection } from "./upstream-connect
 /** A reset that takes longer than this is stuck behind something; closing is cheaper, in ms. */
 const resetTimeoutMs = 5_000;
 
+const idle = 0x49; // I
+const discarded = Buffer.from("DISCARD ALL\0", "latin1");
 const discardAll = Buffer.from("Q\0\0\0\x10DISCARD ALL\0", "latin1");
 
 /**
@@ -18,7 +20,7 @@ export function resetConnection(connection: UpstreamConnection): Promise<boolean
   const { transport } = connection;
   if (transport.isClosed) return Promise.resolve(false);
   return new Promise((resolve) => {
-    let hasFailed = false;
+    let isDiscarded = false;
     const settle = (isUsable: boolean) => {
       clearTimeout(timer);
       transport.stop();
@@ -28,9 +30,13 @@ export function resetConnection(connection: UpstreamConnection): Promise<boolean
     const conversation: Conversation = new Conversation(transport, {
       onMessage: (type, body) => {
         if (type === "S") noteParameterStatus(connection, body);
-        else if (type === "E") hasFailed = true;
-        else if (type === "Z")
-          queueMicrotask(() => settle(!hasFailed && body[0] === 0x49 && conversation.isAtBoundary));
+        else if (type === "C" && !isDiscarded && body.equals(discarded)) isDiscarded = true;
+        else if (type === "Z" && isDiscarded && body[0] === idle) {
+          queueMicrotask(() => settle(conversation.isAtBoundary));
+        } else if (type !== "N" && type !== "A") {
+          // An answer to somebody else's statement: the connection is not where it was taken to be.
+          settle(false);
+        }
       },
       onEnd: () => settle(false),
     });

@@ -37,6 +37,11 @@ export interface FramerVisitor {
   onObserve(type: number, bodyLength: number): void;
   /** A whole message `[start, end)`, header included; says whether it goes on. Must not keep the buffer. */
   onInspect(type: number, buffer: Buffer, start: number, end: number): Verdict;
+  /**
+   * The beginning of a message that is to be inspected and is too large for it: `[start, end)`, header included, at least
+   * `oversizedPrefixBytes` or all. "take" ends the framing: the visitor has refused it.
+   */
+  onOversized(type: number, buffer: Buffer, start: number, end: number): Verdict;
   /** The message that `onInspect` took; everything before it has been forwarded. May pause the framer. */
   onTake(type: number, buffer: Buffer, start: number, end: number): void;
   /** A run of bytes that goes on. */
@@ -48,11 +53,13 @@ export interface FramerVisitor {
 export interface FramerLimits {
   /** Largest length field accepted, in bytes; larger is a violation. */
   readonly maxMessageBytes: number;
-  /** Messages to be inspected that are larger than this pass with `onObserve` only, in bytes. */
+  /** Messages to be inspected that are larger than this pass with `onOversized` and `onObserve` only, in bytes. */
   readonly maxInspectedBytes: number;
 }
 
 const headerBytes = 5;
+/** What is seen of a message that is too large to be inspected, in bytes. */
+const oversizedPrefixBytes = 4096;
 const smallestStash = 1024;
 
 /**
@@ -141,7 +148,9 @@ export class MessageFramer {
   }
 
   #stashedMessageBytes(): number {
-    return this.#stash === undefined ? headerBytes : this.#stash.readInt32BE(1) + 1;
+    if (this.#stash === undefined) return headerBytes;
+    const length = this.#stash.readInt32BE(1);
+    return length > this.#limits.maxInspectedBytes ? Math.min(length + 1, oversizedPrefixBytes) : length + 1;
   }
 
   #scan(buffer: Buffer, start: number, end: number): void {
@@ -164,8 +173,14 @@ export class MessageFramer {
       }
       const messageEnd = position + 1 + length;
       if (action === actions.inspect) {
-        if (length > this.#limits.maxInspectedBytes) action = actions.observe;
-        else if (messageEnd > end) break;
+        if (length > this.#limits.maxInspectedBytes) {
+          if (end - position < Math.min(length + 1, oversizedPrefixBytes)) break;
+          if (this.#visitor.onOversized(type, buffer, position, end) === verdicts.take) {
+            this.#isBroken = true;
+            return;
+          }
+          action = actions.observe;
+        } else if (messageEnd > end) break;
         else if (this.#visitor.onInspect(type, buffer, position, messageEnd) === verdicts.take) {
           if (position > runStart) this.#visitor.onForward(buffer, runStart, position);
           this.#visitor.onTake(type, buffer, position, messageEnd);

@@ -28,6 +28,11 @@ export interface Transport {
   /** The socket, for addresses and options; reading or writing through it directly is an error. */
   readonly socket: Socket;
   readonly isClosed: boolean;
+  /**
+   * Set while bytes of this transport's read buffer are queued in another one's `write`. The buffer then goes to nobody
+   * else, even when this transport is closed: what is queued is still a view of it.
+   */
+  isLent: boolean;
   /** Starts or resumes reading. */
   start(): void;
   /** Stops reading; no `onData` follows before the next `start`. */
@@ -38,6 +43,8 @@ export interface Transport {
   end(): void;
   /** Closes at once; calls no handler. */
   close(): void;
+  /** Closes at once and tells the handler, as if the peer had: for who does not know what waits on this transport. */
+  abort(): void;
   /** Gives the socket back, unread and paused, for a TLS upgrade; the transport is unusable afterwards. */
   detach(): Socket;
 }
@@ -114,6 +121,7 @@ function rawHandleOf(socket: Socket): StreamHandle | undefined {
 /** Reads into our own buffers and writes straight to the handle: no stream machinery per chunk. */
 class RawTransport implements Transport {
   handler: TransportHandler = ignore;
+  isLent = false;
   readonly socket: Socket;
   readonly #handle: StreamHandle;
   readonly #binding: StreamBinding;
@@ -215,6 +223,10 @@ class RawTransport implements Transport {
     if (this.#pendingWrites === 0) this.#giveBuffers();
   }
 
+  abort(): void {
+    this.#finish();
+  }
+
   detach(): Socket {
     this.stop();
     this.#isClosed = true;
@@ -269,8 +281,10 @@ class RawTransport implements Transport {
     handler.onEnd();
   }
 
-  // The libuv handle holds a bare pointer to the read buffer until it is closed.
+  // The libuv handle holds a bare pointer to the read buffer until it is closed. A buffer that is lent is left to the
+  // garbage collector: the write that still refers to it keeps it alive, and nobody else may read into it.
   #giveBuffers(): void {
+    if (this.isLent) return;
     const giveBack = () => {
       if (this.#buffer !== this.#own) this.#buffers.give(this.#buffer);
       this.#buffers.give(this.#own);
@@ -283,11 +297,17 @@ class RawTransport implements Transport {
 /** The same on the public API: for TLS, and for a Node whose internals have changed. */
 class StreamTransport implements Transport {
   handler: TransportHandler = ignore;
+  isLent = false;
   readonly socket: Socket;
+  readonly #isEncrypted: boolean;
+  readonly #areSourcesReused: boolean;
   #isClosed = false;
 
-  constructor(socket: Socket) {
+  /** @param areSourcesReused whether the views that are written may belong to read buffers of raw transports */
+  constructor(socket: Socket, areSourcesReused: boolean) {
     this.socket = socket;
+    this.#isEncrypted = socket instanceof TLSSocket;
+    this.#areSourcesReused = areSourcesReused;
     socket.pause();
     socket.on("data", this.#onData);
     socket.on("drain", this.#onDrain);
@@ -309,8 +329,13 @@ class StreamTransport implements Transport {
     if (!this.#isClosed) this.socket.pause();
   }
 
+  // A stream keeps what it cannot write yet by reference, and says "go on" long before it has written it. Only what a TLS
+  // stream takes at once is encrypted, and so copied, before the call returns.
   write(view: Uint8Array): boolean {
-    return this.#isClosed || this.socket.write(view);
+    if (this.#isClosed) return true;
+    const isTakenAtOnce = this.#isEncrypted && this.socket.writableLength === 0;
+    const mustCopy = this.#areSourcesReused && !isTakenAtOnce;
+    return this.socket.write(mustCopy ? Buffer.from(view) : view);
   }
 
   end(): void {
@@ -328,6 +353,10 @@ class StreamTransport implements Transport {
     this.#isClosed = true;
     this.handler = ignore;
     this.socket.destroy();
+  }
+
+  abort(): void {
+    this.#onEnd();
   }
 
   detach(): Socket {
@@ -374,6 +403,6 @@ export class TransportFactory {
       const handle = rawHandleOf(socket);
       if (handle !== undefined) return new RawTransport(socket, handle, this.#binding, this.#buffers);
     }
-    return new StreamTransport(socket);
+    return new StreamTransport(socket, this.#binding !== undefined);
   }
 }

@@ -177,7 +177,7 @@ describe("one data directory, start after start", () => {
     const first = await start({ dataDir, environment: generated });
     const second = await end(dataDir, { NODEDB_PORT_PGWIRE: "0" });
     expect(second.status).toBe(1);
-    expect(second.stderr).toMatch(/^nodedb: .*in use by another PostgreSQL.*NODEDB_DATA_DIR/m);
+    expect(second.stderr).toMatch(/^nodedb: .* is in use by process \d+\nHINT: .*data directory of its own/m);
     expect((await runOnce(loginOf(first, password), "SELECT count(*)::int AS n FROM kept")).rows).toEqual([
       { n: 1 },
     ]);

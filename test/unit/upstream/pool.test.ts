@@ -25,11 +25,12 @@ class AnsweringTransport implements Transport {
   handler: Transport["handler"] = { onData() {}, onDrain() {}, onEnd() {} };
   readonly socket = new Socket();
   isClosed = false;
+  isLent = false;
   start(): void {}
   stop(): void {}
   write(): boolean {
-    const ready = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
-    queueMicrotask(() => this.handler.onData(ready, 0, ready.length));
+    const answer = Buffer.from("C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I", "latin1");
+    queueMicrotask(() => this.handler.onData(answer, 0, answer.length));
     return true;
   }
   end(): void {
@@ -37,6 +38,10 @@ class AnsweringTransport implements Transport {
   }
   close(): void {
     this.isClosed = true;
+  }
+  abort(): void {
+    this.close();
+    this.handler.onEnd();
   }
   detach(): never {
     throw new Error("not used");

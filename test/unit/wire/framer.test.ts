@@ -66,6 +66,10 @@ class Recorder implements FramerVisitor {
     this.events.push(`observe ${String.fromCharCode(type)} ${bodyLength}`);
   }
 
+  onOversized(): Verdict {
+    return verdicts.pass;
+  }
+
   onInspect(type: number, buffer: Buffer, start: number, end: number): Verdict {
     expect(buffer[start]).toBe(type);
     this.events.push(`inspect ${buffer.toString("hex", start, end)}`);
@@ -281,6 +285,7 @@ describe("a framer", () => {
     const seen: [Buffer, number, number][] = [];
     const visitor: FramerVisitor = {
       onObserve() {},
+      onOversized: () => verdicts.pass,
       onInspect: () => verdicts.pass,
       onTake() {},
       onForward: (buffer, start, end) => seen.push([buffer, start, end]),
