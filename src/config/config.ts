@@ -33,6 +33,8 @@ export interface Config {
     readonly defaultDatabase?: string;
   };
   readonly auth: {
+    /** Schema of the functions that `$auth.…` stands for. */
+    readonly schema: string;
     readonly superuserName: string;
     /** For the first start; absent: generate one. */
     readonly superuserPassword?: Secret;

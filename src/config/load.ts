@@ -47,6 +47,9 @@ const reservedNames = new Set([
   "superuser",
 ]);
 
+/** Schemas that hold something else. */
+const schemasOfOthers = new Set(["public", "nodedb", "information_schema"]);
+
 /** Reads the file, lays the environment over it, and checks everything; opens nothing else. */
 export function loadConfig(options: LoadOptions): LoadOutcome {
   const { env } = options;
@@ -90,6 +93,7 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
       ...(defaultDatabase === undefined ? {} : { defaultDatabase }),
     },
     auth: {
+      schema: readAuthSchema(),
       superuserName: readSuperuserName(),
       ...(password === undefined ? {} : { superuserPassword: password }),
       minPasswordLength: reader.number("auth.min_password_length"),
@@ -145,6 +149,23 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
       reader.blame(
         "auth.superuser_name",
         "must be at most 63 bytes without quotes, not begin with pg_ and not be the name of a built-in role",
+      );
+    }
+    return name;
+  }
+
+  function readAuthSchema(): string {
+    const name = reader.text("auth.schema") ?? "";
+    const isUsable =
+      name !== "" &&
+      Buffer.byteLength(name) <= 63 &&
+      !/["'\\\p{Cc}]/u.test(name) &&
+      !/^pg_/.test(name) &&
+      !schemasOfOthers.has(name);
+    if (!isUsable) {
+      reader.blame(
+        "auth.schema",
+        "must have 1 to 63 bytes without quotes, not begin with pg_ and not be public, nodedb or information_schema",
       );
     }
     return name;

@@ -174,6 +174,13 @@ export const configKeys = [
     live: false,
   },
   {
+    key: "auth.schema",
+    type: { kind: "text" },
+    default: "auth",
+    doc: "Schema of the functions that $auth.… is rewritten to, in every database; for where somebody else has one of the default name.",
+    live: false,
+  },
+  {
     key: "auth.superuser_name",
     type: { kind: "text" },
     default: "nodedb",

@@ -62,7 +62,8 @@ export async function showAuditLog(
   statement: Extract<Statement, { kind: "show_audit_log" }>,
   context: ExecutionContext,
 ): Promise<StatementResult> {
-  await deps.audit.flush().catch(() => undefined);
+  // Inside a transaction it would wait for the lock that this one holds.
+  if (context.transaction === undefined) await deps.audit.flush().catch(() => undefined);
   return runRead(deps, context, async ({ client, caller }) => {
     if (!isSuperuser(caller)) throw denied("only superuser may read the audit log");
     const limit = statement.limit ?? defaultLimit;
@@ -103,7 +104,8 @@ export async function verifyAuditChain(
   deps: ExecutorDependencies,
   context: ExecutionContext,
 ): Promise<StatementResult> {
-  await deps.audit.flush().catch(() => undefined);
+  // Inside a transaction it would wait for the lock that this one holds.
+  if (context.transaction === undefined) await deps.audit.flush().catch(() => undefined);
   return runRead(deps, context, async ({ client, caller }) => {
     if (!isSuperuser(caller)) throw denied("only superuser may verify the audit log");
     const verdict = await deps.audit.verify(client);

@@ -215,7 +215,8 @@ export async function showServiceAccounts(
   deps: ExecutorDependencies,
   context: ExecutionContext,
 ): Promise<StatementResult> {
-  await deps.catalog.flushLogins().catch(() => undefined);
+  // Inside a transaction it would wait for the lock that this one holds.
+  if (context.transaction === undefined) await deps.catalog.flushLogins().catch(() => undefined);
   return runRead(deps, context, async ({ client, caller }) => {
     requireAdmin(caller, "see service accounts");
     await useSessionFormat(client, context);

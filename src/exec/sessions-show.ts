@@ -48,7 +48,8 @@ export async function showSessions(
   deps: ExecutorDependencies,
   context: ExecutionContext,
 ): Promise<StatementResult> {
-  await deps.sessionTable.flush().catch(() => undefined);
+  // Inside a transaction it would wait for the lock that this one holds.
+  if (context.transaction === undefined) await deps.sessionTable.flush().catch(() => undefined);
   return runRead(deps, context, async ({ client, caller }) => {
     await useSessionFormat(client, context);
     const result = await client.query<SessionRow>(
@@ -94,7 +95,8 @@ export async function killSession(
   statement: Extract<Statement, { kind: "kill_session" }>,
   context: ExecutionContext,
 ): Promise<StatementResult> {
-  await deps.sessionTable.flush().catch(() => undefined);
+  // Inside a transaction it would wait for the lock that this one holds.
+  if (context.transaction === undefined) await deps.sessionTable.flush().catch(() => undefined);
   return runWrite(deps, context, async ({ client, caller }) => {
     const { value, position } = statement.sessionId;
     const session = await findSession(client, value);

@@ -78,7 +78,8 @@ export async function showApiKeys(
   statement: Extract<Statement, { kind: "show_api_keys" }>,
   context: ExecutionContext,
 ): Promise<StatementResult> {
-  await deps.catalog.flushLogins().catch(() => undefined);
+  // Inside a transaction it would wait for the lock that this one holds.
+  if (context.transaction === undefined) await deps.catalog.flushLogins().catch(() => undefined);
   const { owner: reference } = statement;
   return runRead(deps, context, async ({ client, caller }) => {
     let ownerId = isSuperuser(caller) ? undefined : caller.id;

@@ -58,7 +58,8 @@ export async function showUsers(
   deps: ExecutorDependencies,
   context: ExecutionContext,
 ): Promise<StatementResult> {
-  await deps.catalog.flushLogins().catch(() => undefined);
+  // Inside a transaction it would wait for the lock that this one holds.
+  if (context.transaction === undefined) await deps.catalog.flushLogins().catch(() => undefined);
   return runRead(deps, context, async ({ client, caller }) => {
     await useSessionFormat(client, context);
     const result = await client.query<UserRow>(
