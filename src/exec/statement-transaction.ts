@@ -124,9 +124,13 @@ export class StatementTransaction {
   }
 
   async #commit(held: HeldWrite<{ touched: Set<number> }>): Promise<void> {
-    this.#entries = [];
-    this.#reserved.clear();
+    // The roles of statements that a savepoint took back stay reserved; the others are now somebody's.
+    for (const { statement } of this.#entries) {
+      const name = createdRole(statement);
+      if (name !== undefined) this.#reserved.delete(name);
+    }
     await translateErrors(() => held.commit());
+    await this.discard();
     await followUp(this.#deps, held.result.touched);
   }
 
