@@ -3,7 +3,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import pg from "pg";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { isRunnable } from "../support/client-program.ts";
 import { type FrontEnd, startFrontEnd } from "../support/front-end.ts";
 import { runProgram } from "../support/run-program.ts";
@@ -49,16 +49,24 @@ describe("statements of ours in the client's transaction", () => {
   beforeAll(async () => {
     frontEnd = await startFrontEnd();
     admin = await connect();
+    clients.length = 0;
     await admin.query("CREATE TABLE t (id int)");
   });
+  // Sessions keep their upstream connections, of which a user has only so many.
+  afterEach(async () => {
+    await Promise.all(clients.splice(0).map((client) => client.end().catch(() => undefined)));
+  });
   afterAll(async () => {
-    await Promise.all(clients.map((client) => client.end().catch(() => undefined)));
+    await admin?.end();
     await frontEnd?.close();
   });
 
   for (const [protocol, run] of [
     ["simple", (client: pg.Client, sql: string) => client.query(sql)],
-    ["extended", (client: pg.Client, sql: string) => client.query({ text: sql, values: [], name: `s${sql}` })],
+    [
+      "extended",
+      (client: pg.Client, sql: string) => client.query({ text: sql, values: [], name: `s${sql}` }),
+    ],
   ] as const) {
     describe(`by the ${protocol} protocol`, () => {
       const bob = `bob_${protocol}`;
@@ -218,7 +226,11 @@ describe("statements of ours in the client's transaction", () => {
     const results = await admin.query(
       `CREATE TABLE whole (id int); CREATE USER whole_user ${password}; GRANT SELECT ON whole TO whole_user`,
     );
-    expect((results as unknown as pg.QueryResult[]).map(({ command }) => command)).toEqual(["CREATE", "CREATE", "GRANT"]);
+    expect((results as unknown as pg.QueryResult[]).map(({ command }) => command)).toEqual([
+      "CREATE",
+      "CREATE",
+      "GRANT",
+    ]);
     expect((await find("whole_user")).user).toBe(true);
     await admin.query("DROP TABLE whole");
     await admin.query("DROP USER whole_user");
