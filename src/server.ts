@@ -201,6 +201,7 @@ async function listenOn(
     sessionTable,
     audit,
     log,
+    authFunctions: { schema: auth.schema, claims: new Set() },
     minPasswordLength: auth.minPasswordLength,
     scramIterations: auth.scramIterations,
     apiKeySaltSecret: deriveSecret(masterSecret, "API key salts"),

@@ -91,17 +91,6 @@ const migrations: readonly string[] = [
      jwks_refresh_requested_at timestamptz,
      created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
    );
-   CREATE TABLE nodedb.rls_policy (
-     id pg_catalog.int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-     name text NOT NULL,
-     database text NOT NULL,
-     table_oid oid NOT NULL,
-     access text NOT NULL CHECK (access IN ('read', 'write', 'all')),
-     predicate text NOT NULL,
-     is_restrictive boolean NOT NULL,
-     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
-     UNIQUE (database, table_oid, name)
-   );
    CREATE UNLOGGED TABLE nodedb.front_end (
      id uuid PRIMARY KEY,
      heartbeat_at timestamptz NOT NULL

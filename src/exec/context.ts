@@ -8,6 +8,7 @@ import type { ReservingBackend } from "../catalog/reserved-roles.ts";
 import type { SessionTable } from "../catalog/session-table.ts";
 import type { Log } from "../observe/log.ts";
 import type { RoleOptions } from "../upstream/reconcile-roles.ts";
+import type { AuthFunctions } from "./auth-references.ts";
 import type { DatabasePreparer } from "./databases.ts";
 import type { SessionDirectory } from "./sessions.ts";
 
@@ -18,6 +19,19 @@ export interface OpenTransaction {
   readonly touched: Set<number>;
   /** The client's upstream connection, which holds the names of roles that are being created. */
   readonly backend: ReservingBackend;
+}
+
+/** The client's own upstream connection, for statements of ours that are SQL of PostgreSQL's in the end. */
+export interface ClientConnection {
+  /** The session's setting at this moment. */
+  readonly standardConformingStrings: boolean;
+  /**
+   * Runs SQL as the client and in its transaction; where none is open, all statements of the text are one.
+   *
+   * @returns the rows of all statements, each value as text; notices and command tags are kept from the client
+   * @throws UpstreamError as PostgreSQL worded it; a transaction of the client's has failed then
+   */
+  query(sql: string): Promise<readonly (readonly (string | null)[])[]>;
 }
 
 /** The caller. Rights are read again for each statement, so that a revoked one holds at once. */
@@ -31,6 +45,8 @@ export interface ExecutionContext {
   /** The session's DateStyle and TimeZone as PostgreSQL reports them. */
   readonly dateStyle: string;
   readonly timeZone: string;
+  /** Absent where there is no session. */
+  readonly connection?: ClientConnection;
   /** Present when the statement is part of the client's own transaction: it is run in this one and commits nothing. */
   readonly transaction?: OpenTransaction;
   /**
@@ -50,6 +66,8 @@ export interface ExecutorDependencies {
   readonly sessionTable: Pick<SessionTable, "flush">;
   readonly audit: Pick<AuditLog, "record" | "recordIn" | "flush" | "verify">;
   readonly log: Log;
+  /** What `$auth.…` stands for. */
+  readonly authFunctions: AuthFunctions;
   /** Shortest password accepted, in characters. */
   readonly minPasswordLength: number;
   /** PBKDF2 iterations of new verifiers. */

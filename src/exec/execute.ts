@@ -21,6 +21,7 @@ import {
   showOidcProviders,
 } from "./oidc-providers.ts";
 import type { StatementResult } from "./result.ts";
+import { changeRlsPolicy, showRlsPolicies } from "./rls-policies.ts";
 import { createRole, dropRole, setRoleParent, showRoles } from "./roles.ts";
 import {
   createServiceAccount,
@@ -149,6 +150,11 @@ async function dispatch(
       return showAuditLog(deps, statement, context);
     case "verify_audit_chain":
       return verifyAuditChain(deps, context);
+    case "create_rls_policy":
+    case "drop_rls_policy":
+      return changeRlsPolicy(deps, statement, context);
+    case "show_rls_policies":
+      return showRlsPolicies(deps, statement, context);
     case "show_auth_help":
       return showAuthHelp(statement);
   }

@@ -6,6 +6,7 @@ import { grantColumns } from "./grants.ts";
 import { helpColumns } from "./help.ts";
 import { oidcProviderColumns } from "./oidc-providers.ts";
 import type { Column } from "./result.ts";
+import { rlsPolicyColumns } from "./rls-policies.ts";
 import { roleColumns } from "./roles.ts";
 import { serviceAccountColumns } from "./service-accounts.ts";
 import { sessionsColumns } from "./sessions-show.ts";
@@ -44,6 +45,8 @@ export function resultColumns(statement: Statement): readonly Column[] | undefin
       return auditColumns;
     case "verify_audit_chain":
       return auditChainColumns;
+    case "show_rls_policies":
+      return rlsPolicyColumns;
     case "show_auth_help":
       return helpColumns;
     default:

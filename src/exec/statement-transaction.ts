@@ -16,6 +16,7 @@ import type { Statement } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { ExecutionContext, ExecutorDependencies, OpenTransaction } from "./context.ts";
 import type { StatementResult } from "./result.ts";
+import { runOnClientConnection } from "./rls-policies.ts";
 import { beingCreated } from "./role-names.ts";
 import { followUp, translateErrors } from "./run-statement.ts";
 
@@ -84,6 +85,7 @@ export class StatementTransaction {
       );
     }
     const entry: Entry = { statement, context };
+    await runOnClientConnection(this.#deps, statement, context);
     const result = await translateErrors(() =>
       this.#deps.catalog.rehearse((client) => this.#replay([...this.#entries, entry], client)),
     );

@@ -1,5 +1,6 @@
 /** An ErrorResponse of the upstream, kept as it came: it is shown to the client unchanged. */
 
+import { encodeErrorResponse } from "../wire/backend-message.ts";
 import { decodeErrorFields } from "../wire/backend-message-decoding.ts";
 
 export class UpstreamError extends Error {
@@ -18,6 +19,14 @@ export class UpstreamError extends Error {
     this.errorResponse[0] = 0x45;
     this.errorResponse.writeInt32BE(body.length + 4, 1);
     body.copy(this.errorResponse, 5);
+  }
+
+  /** The same error at another place of the client's text, or at none. */
+  withPosition(position: number | undefined): UpstreamError {
+    const fields = new Map(this.fields);
+    fields.delete("P");
+    if (position !== undefined) fields.set("P", String(position));
+    return new UpstreamError(encodeErrorResponse(fields).subarray(5));
   }
 
   get sqlstate(): string {

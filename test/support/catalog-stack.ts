@@ -131,6 +131,7 @@ export async function openCatalogStack(
     sessionTable: { flush: async () => undefined },
     audit,
     log,
+    authFunctions: { schema: "auth", claims: new Set() },
     minPasswordLength: 8,
     scramIterations: 4096,
     apiKeySaltSecret: Buffer.alloc(32, 5),

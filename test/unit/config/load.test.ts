@@ -73,6 +73,7 @@ describe("values", () => {
         defaultDatabase: "nodedb",
       },
       auth: {
+        schema: "auth",
         superuserName: "nodedb",
         minPasswordLength: 8,
         scramIterations: 4096,
