@@ -34,6 +34,11 @@ export interface PreparedCommit {
   rollback(): Promise<void>;
 }
 
+/** True for statements that also change other databases: what cannot be undone there is no part of a transaction. */
+export function isTransactionOfItsOwn(statement: Statement): boolean {
+  return neverInside.has(statement.kind);
+}
+
 /** Kinds that change something in other databases, which no rehearsal can undo. */
 const neverInside: ReadonlySet<Statement["kind"]> = new Set([
   "drop_user",

@@ -8,7 +8,7 @@ import type { Statement } from "../ddl/statement.ts";
 import type { TransactionControl } from "../ddl/transaction-control.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { Column } from "../exec/result.ts";
-import type { PreparedCommit } from "../exec/statement-transaction.ts";
+import { isTransactionOfItsOwn, type PreparedCommit } from "../exec/statement-transaction.ts";
 import {
   encodeCommandComplete,
   encodePortalSuspended,
@@ -229,7 +229,7 @@ export class ExtendedQuery {
         throw new SqlError("object_not_in_prerequisite_state", `portal "${execute.portal}" cannot be run`);
       }
       if (portal.progress === undefined) {
-        const paired = this.#isAlone() ? undefined : this.#paired;
+        const paired = this.#isAlone(portal.statement) ? undefined : this.#paired;
         const result = await this.#runner.run(portal.statement, this.#relay.ledger.status, paired);
         // It was about one of our users when it was prepared; now only PostgreSQL knows the name.
         if (result === "forward") throw new SqlError("undefined_object", "user does not exist");
@@ -246,9 +246,10 @@ export class ExtendedQuery {
   }
 
   // Outside a block, first in its pipeline, and followed by Sync: a transaction of its own, which commits at once.
-  #isAlone(): boolean {
+  #isAlone(statement: Statement): boolean {
     const { ledger, nextFromClient } = this.#relay;
-    return ledger.status === "I" && !ledger.hasExecuted && !this.#paired.isOpen && nextFromClient === sync;
+    if (ledger.status !== "I" || this.#paired.isOpen) return false;
+    return isTransactionOfItsOwn(statement) || (!ledger.hasExecuted && nextFromClient === sync);
   }
 
   async #executeControl(message: Buffer, control: TransactionControl): Promise<void> {

@@ -65,9 +65,9 @@ describe("the catalog", () => {
   it("creates its schema once, out of PUBLIC's reach, also when several processes start together", async () => {
     await freshDatabase("together");
     await Promise.all([openAgain("a", "together"), openAgain("a", "together"), openAgain("a", "together")]);
-    expect(await stack.sql("SELECT version FROM nodedb.schema_version", [], "together")).toEqual([
-      { version: schemaVersion },
-    ]);
+    expect(await stack.sql("SELECT version FROM nodedb.schema_version", [], "together")).toEqual(
+      Array.from({ length: schemaVersion }, (_, index) => ({ version: index + 1 })),
+    );
     expect(
       await stack.sql("SELECT has_schema_privilege('public', 'nodedb', 'USAGE') AS may", [], "together"),
     ).toEqual([{ may: false }]);

@@ -143,8 +143,8 @@ function describeIsolation(kind: "embedded" | "debian", isThere: boolean): void 
       for (const attempt of [
         hidden("CREATE ROLE sneaked LOGIN PASSWORD 'sneakedsneaked'"),
         hidden("CREATE USER sneaked"),
-        "CREATE ROLE sneaked",
-        "CREATE GROUP sneaked",
+        hidden("CREATE ROLE sneaked"),
+        hidden("CREATE GROUP sneaked"),
         hidden(`ALTER ROLE ${user} SUPERUSER`),
         hidden(`ALTER ROLE ${user} CREATEROLE`),
         hidden(`ALTER ROLE ${user} BYPASSRLS`),

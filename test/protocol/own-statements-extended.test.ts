@@ -259,22 +259,34 @@ describe.each(["whole", "bytes"] as const)("messages sent %s", (cutting) => {
       encodeParse("", "CREATE USER dora PASSWORD 'long enough'"),
       bind(),
       execute,
-      encodeParse("", "DROP USER dora"),
-      bind(),
-      execute,
       encodeParse("", "SELECT 'third'"),
       bind(),
       execute,
     );
-    expect(shape(messages)).toBe("12DC12TDC12DC312C12C12DCZ");
-    expect(tagsOf(messages)).toEqual([
-      "SELECT 1",
-      "SHOW",
-      "SELECT 1",
-      "CREATE USER",
-      "DROP USER",
-      "SELECT 1",
-    ]);
+    expect(shape(messages)).toBe("12DC12TDC12DC312C12DCZ");
+    expect(tagsOf(messages)).toEqual(["SELECT 1", "SHOW", "SELECT 1", "CREATE USER", "SELECT 1"]);
+    const dropped = await ask(
+      encodeParse("", "SELECT 'before'"),
+      bind(),
+      execute,
+      encodeParse("", "DROP USER dora"),
+      bind(),
+      execute,
+    );
+    expect(tagsOf(dropped)).toEqual(["SELECT 1", "DROP USER"]);
+  });
+
+  test("in a pipeline are undone with it, ours and theirs", async () => {
+    const messages = await ask(
+      encodeParse("", "CREATE USER eve PASSWORD 'long enough'"),
+      bind(),
+      execute,
+      encodeParse("", "SELECT 1/0"),
+      bind(),
+      execute,
+    );
+    expect([shape(messages), errorOf(messages).get("C")]).toEqual(["12C1EZ", "22012"]);
+    expect(await stage.userNames()).not.toContain("eve");
   });
 
   test("skip ours after an error of theirs, and theirs after an error of ours, up to Sync", async () => {
@@ -310,14 +322,14 @@ describe.each(["whole", "bytes"] as const)("messages sent %s", (cutting) => {
     expect(shapes).toEqual(["12DCZ", "12EZ", "12DCZ", "12DCZ", "TDCZ", "12DCZ"]);
   });
 
-  test("are refused in a transaction block with 25001, which fails the block", async () => {
+  test("are refused in a transaction block with 25001 where they change other databases, which fails the block", async () => {
     await client.query("BEGIN");
-    const messages = await ask(encodeParse("", "CREATE USER eve PASSWORD 'long enough'"), bind(), execute);
+    const messages = await ask(encodeParse("", "DROP USER alice"), bind(), execute);
     expect([shape(messages), errorOf(messages).get("C"), statusOf(messages)]).toEqual(["12EZ", "25001", "E"]);
     expect(errorOf(await ask(encodeParse("", "SELECT 1"), bind(), execute)).get("C")).toBe("25P02");
     expect(errorOf(await ask(encodeParse("", "SHOW USERS"), bind(), execute)).get("C")).toBe("25P02");
     expect(statusOf(await client.query("ROLLBACK"))).toBe("I");
-    expect(await stage.userNames()).not.toContain("eve");
+    expect(await stage.userNames()).toContain("alice");
   });
 
   test("keep a name that is taken, whoever's statement has it", async () => {
