@@ -27,6 +27,7 @@ const unsupportedOptions: Readonly<Record<string, { readonly message?: string; r
   NOINHERIT: { hint: "A user always has the privileges of its roles." },
   INHERIT: { message: "a user cannot inherit from a role", hint: "Use ROLE to give it the role." },
   ADMIN: { hint: "Use ROLE admin for those who manage users." },
+  USER: { message: "a user cannot have members", hint: "Use GRANT role TO name." },
   SYSID: { message: "SYSID can no longer be specified" },
   "UNENCRYPTED PASSWORD": {
     message: "UNENCRYPTED PASSWORD is no longer supported",
@@ -45,10 +46,10 @@ function buildConnectionLimit(
   positionOf: PositionOf,
 ): number {
   const limit = buildInteger(option.limit, 0x7fffffff, "connection limit", positionOf);
-  if (!option.isNegative || limit === 0) return limit;
+  if (option.sign?.text !== "-" || limit === 0) return limit;
   if (limit === 1) return -1;
   throw new SqlError("invalid_parameter_value", `invalid connection limit: -${limit}`, {
-    position: positionOf(option.limit.offset),
+    position: positionOf(option.sign.offset),
   });
 }
 
@@ -227,7 +228,10 @@ function buildAlter(syntax: AlterSyntax, user: UserReference, positionOf: Positi
       return { kind: "rename_user", user, newName: buildNewName(syntax.newName, positionOf), spelling };
     case "set_roles": {
       const roles = buildNames(syntax.roles, "roles", positionOf);
-      return { kind: "set_user_roles", user, roles, spelling };
+      const statement = { kind: "set_user_roles", user, roles, spelling } as const;
+      if (syntax.sign === null) return statement;
+      const { text, offset } = syntax.sign;
+      return { ...statement, sign: { text, position: positionOf(offset) } };
     }
     case "set_default_database": {
       const database = buildName(syntax.database, positionOf);

@@ -46,9 +46,9 @@ const reservedInGrant = ["select", "all", "create", "references", "grant"];
 
 /** Second keywords that may make a statement ours, by its first one; `grant` means that any word may. */
 const keywords: readonly { readonly first: string; readonly second: readonly string[] | "grant" }[] = [
-  { first: "create", second: secondWords("create", "user", "role") },
-  { first: "alter", second: secondWords("alter", "user", "role") },
-  { first: "drop", second: secondWords("drop", "user", "role") },
+  { first: "create", second: secondWords("create", "user", "role", "group") },
+  { first: "alter", second: secondWords("alter", "user", "role", "group") },
+  { first: "drop", second: secondWords("drop", "user", "role", "group") },
   { first: "show", second: secondWords("show") },
   { first: "grant", second: "grant" },
   { first: "revoke", second: "grant" },
@@ -149,6 +149,9 @@ function isUserMapping(token: TokenScanner): boolean {
   return token.isWord("for") || token.isWord("if");
 }
 
+/** PostgreSQL's settings that take a string without an equals sign or TO. */
+const settingsOfStrings = ["names", "schema", "catalog"];
+
 /** After ALTER USER name SET: the settings that are ours; every other one is a parameter of PostgreSQL's. */
 function isOurSetting(token: TokenScanner): boolean {
   if (token.isWord("password")) return true;
@@ -156,10 +159,20 @@ function isOurSetting(token: TokenScanner): boolean {
     token.next();
     return token.isWord("database");
   }
-  if (!token.isWord("role") && !token.isWord("inherit")) return false;
+  const isRole = token.isWord("role");
+  if (!isRole && !token.isWord("inherit")) {
+    if (settingsOfStrings.some((word) => token.isWord(word))) return false;
+    // SET passwrd 'secret' is no SQL at all: PostgreSQL would write it to its log.
+    const next = token.next();
+    return next === "string" || next === "unterminated";
+  }
   token.next();
-  // SET role TO r and SET role = r are PostgreSQL's default for its own parameter `role`.
-  return !(token.isSymbol("=") || token.isWord("to") || token.isWord("from"));
+  if (token.isWord("from")) return false;
+  if (!token.isSymbol("=") && !token.isWord("to")) return true;
+  if (!isRole) return false;
+  // SET role = DEFAULT takes such a setting away.
+  token.next();
+  return !token.isWord("default");
 }
 
 function isOurAlter(token: TokenScanner): boolean {
@@ -216,6 +229,7 @@ function beginsPhrase(first: string, token: TokenScanner): boolean {
 
 /** After CREATE, ALTER or DROP: a user, or a role? */
 function isUserOrRole(token: TokenScanner, isAlter: boolean): boolean {
+  if (token.isWord("group")) return true;
   if (token.isWord("role")) {
     token.next();
     return !isAlter || isOurAlter(token);

@@ -29,15 +29,20 @@ function characterPositions(text: string): PositionOf {
 }
 
 /**
- * Whether a statement that the grammar refuses is PostgreSQL's to refuse: a ROLE spelling without a password and
- * without what only our grammar knows.
+ * Whether a statement that the grammar refuses is PostgreSQL's to refuse: a ROLE or GROUP spelling without what only our
+ * grammar knows and without a string, which may be a password behind a misspelt PASSWORD: PostgreSQL would log it.
  */
 function isRefusedUpstream(text: string, bytes: Buffer, options: LexerOptions): boolean {
   const scanner = new TokenScanner(bytes, 0, bytes.length, options);
   scanner.next();
   if (!scanner.isWord("create") && !scanner.isWord("alter") && !scanner.isWord("drop")) return false;
   scanner.next();
-  return scanner.isWord("role") && !/login|password|\bif\s+not\b|\bset\s+inherit\b/i.test(text);
+  if (!scanner.isWord("role") && !scanner.isWord("group")) return false;
+  if (/login|password|\bif\s+not\b|\bset\s+inherit\b/i.test(text)) return false;
+  while (scanner.next() !== "end") {
+    if (scanner.kind === "string" || scanner.kind === "unterminated") return false;
+  }
+  return true;
 }
 
 /** Turns the end of what the lexer reads of a predicate into an offset of the parser. */
@@ -71,7 +76,7 @@ function isForPostgres(syntax: StatementSyntax): boolean {
  * Parses the text of one statement (a trailing semicolon is fine).
  *
  * @returns "forward" when the statement belongs to PostgreSQL: it does not begin as one of ours, or it is a ROLE
- *   spelling about a role of PostgreSQL's own, or one that the grammar does not know and that holds no password, or a
+ *   spelling about a role of PostgreSQL's own, or one that the grammar does not know and that holds no string, or a
  *   GRANT with options (WITH ADMIN OPTION, GRANTED BY) that the catalog does not keep. Such a grant of a role of ours
  *   needs the rights of a PostgreSQL superuser, and the reconciler takes it back.
  * @throws SqlError syntax_error with the position, in characters within `text`, and what was expected;

@@ -24,6 +24,12 @@ export interface IntegerSyntax {
   readonly offset: number;
 }
 
+/** A plus, a minus, an equals sign or TO. */
+export interface SignSyntax {
+  readonly text: string;
+  readonly offset: number;
+}
+
 interface OptionBase {
   /** The option's keywords, for messages. */
   readonly word: string;
@@ -35,7 +41,7 @@ export type OptionSyntax =
   | (OptionBase & { readonly type: "valid_until"; readonly value: StringSyntax })
   | (OptionBase & {
       readonly type: "connection_limit";
-      readonly isNegative: boolean;
+      readonly sign: SignSyntax | null;
       readonly limit: IntegerSyntax;
     })
   | (OptionBase & {
@@ -87,6 +93,7 @@ export type UserStatementSyntax =
       readonly type: "set_roles";
       readonly spelling: Spelling;
       readonly user: UserSyntax;
+      readonly sign: SignSyntax | null;
       readonly roles: readonly NameSyntax[];
     }
   | {

@@ -54,6 +54,8 @@ export type UserStatement =
       readonly kind: "set_user_roles";
       readonly user: UserReference;
       readonly roles: readonly Name[];
+      /** SET ROLE = r or TO r, which sets PostgreSQL's parameter `role`: an error for a user of ours. */
+      readonly sign?: { readonly text: string; readonly position: number };
       readonly spelling: "USER" | "ROLE";
     }
   | {

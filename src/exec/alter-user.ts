@@ -82,6 +82,14 @@ export function setUserRoles(
   context: ExecutionContext,
 ): Result {
   return alter(deps, statement, context, false, async ({ client, caller }, user) => {
+    if (statement.sign !== undefined) {
+      const { text, position } = statement.sign;
+      throw new SqlError("syntax_error", `syntax error at or near "${text}"`, {
+        position,
+        detail: 'With = or TO this would set PostgreSQL\'s parameter "role".',
+        hint: `Use ALTER ${statement.spelling} … SET ROLE ${statement.roles.map((role) => role.text).join(", ")}.`,
+      });
+    }
     refuseOwnRoles(caller, user);
     const roles = await resolveGrantableRoles(client, caller, statement.roles, user.tenantId);
     await replaceRoles(client, user.id, roles);

@@ -321,6 +321,14 @@ describe("parseStatement, refusals", () => {
     expect([error.condition, error.message, error.position]).toEqual(["syntax_error", message, position]);
   });
 
+  it("expects no option that it would refuse", () => {
+    for (const sql of ["create user bob foo", "create role bob login foo", "alter user bob foo"]) {
+      expect(refusal(sql).detail).not.toMatch(
+        /\b(CREATEDB|CREATEROLE|REPLICATION|BYPASSRLS|NOINHERIT|ADMIN|SYSID|UNENCRYPTED|USER)\b/,
+      );
+    }
+  });
+
   it("says in words what was expected", () => {
     expect(refusal("create user bob foo").detail).toMatch(
       /^Expected .*PASSWORD, .*ROLE, .*TENANT.* or .*\.$/,
@@ -361,7 +369,7 @@ describe("parseStatement, refusals", () => {
   );
 
   it.each([
-    ["create user bob connection limit -2", "invalid connection limit: -2", 35],
+    ["create user bob connection limit -2", "invalid connection limit: -2", 34],
     ["create user bob connection limit 2147483648", "connection limit is out of range", 34],
     ["create user bob tenant 9007199254740993", "tenant number is out of range", 24],
   ])("refuses the value in %j", (sql, message, position) => {
@@ -421,7 +429,13 @@ describe("parseStatement and PostgreSQL's own roles", () => {
     "drop role",
     "alter user bob set search_path = x",
     "alter user bob reset all",
-    "alter user bob set role = x",
+    "alter user bob set role = default",
+    "alter user bob set role from current",
+    "alter user bob set schema 'x'",
+    "create group g user alice",
+    "create group g with createdb",
+    "alter group g add",
+    "alter group g foo",
     "create user mapping for bob server s",
     "show session authorization",
     "select 1",
@@ -437,6 +451,17 @@ describe("parseStatement and PostgreSQL's own roles", () => {
     "create role bob 'password 'p'",
     "alter role bob user x encrypted password 'p'",
     "create role bob unencrypted password 'p'",
+    "create role bob passwrd 'p'",
+    "create role bob passwrd $$p$$",
+    "create role bob passwrd 'p",
+    "create user bob passwrd 'p'",
+    "create group bob passwrd 'p'",
+    "create group bob foo password 'p'",
+    "alter role bob passwrd 'p'",
+    "alter user bob passwrd 'p'",
+    "alter user bob set passwrd 'p'",
+    "alter role bob set passwrd 'p'",
+    "alter group bob passwrd 'p'",
   ])("keeps %j, because PostgreSQL would log it", (sql) => {
     expect(() => parseStatement(sql)).toThrow(SqlError);
   });
@@ -453,7 +478,11 @@ describe("parseStatement and secrets", () => {
     "create user bob 'sesame'",
     "create user bob 'sesame",
     "create user bob password $$sesame",
-    "create user bob password 'x' sesame",
+    "create user bob password 12345sesame",
+    "create user bob password 'x'sesame",
+    "create user bob password 'x' sesame and more'",
+    "create user bob password 'x' login sesame 'more",
+    "create user bob passwrd 'sesame'",
     "create user bob password = sesame",
     "create user bob password U&'sesame'",
     "create user bob password E'sesame\\xff'",
@@ -466,11 +495,18 @@ describe("parseStatement and secrets", () => {
     expect(fields(refusal(sql))).not.toContain("sesame");
   });
 
+  it.each([
+    ["create user bob password 'x' extra", "extra"],
+    ["create user bob password 'x' valid until 'y' extra", "extra"],
+    ["alter user bob password null extra", "extra"],
+    ["create user bob password 'x' connection limit 5x", "5x"],
+  ])("names the word that is wrong in %j", (sql, word) => {
+    expect(refusal(sql).message).toBe(`syntax error at or near "${word}"`);
+  });
+
   it("shows no part of a password that is cut into the statement anywhere", () => {
     const tokens =
-      "create user role bob password 'sesame' \"sesame\" $$sesame$$ sesame , ; valid until login 5".split(
-        " ",
-      );
+      "create user role bob password 'sesame' \"sesame\" $$sesame$$ extra , ; valid until login 5".split(" ");
     fc.assert(
       fc.property(fc.array(fc.constantFrom(...tokens), { maxLength: 6 }), (rest) => {
         const sql = `create user bob password ${rest.join(" ")}`;
