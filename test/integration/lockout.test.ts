@@ -22,11 +22,11 @@ describe("with two front-ends on one catalog", () => {
   let second: FrontEnd;
   const started: FrontEnd[] = [];
 
-  const start = async (dataDir?: string, more = configuration) => {
+  const start = async (besides?: string, more = configuration) => {
     const frontEnd = await startFrontEnd({
       upstreamUrl: postgres.url,
       configuration: more,
-      ...(dataDir === undefined ? {} : { dataDir }),
+      ...(besides === undefined ? {} : { besides }),
     });
     started.push(frontEnd);
     return frontEnd;

@@ -55,7 +55,7 @@ describe("two front-ends on one catalog", () => {
     await past("INSERT INTO nodedb.tenant (id, name) VALUES (7, 'seven') ON CONFLICT DO NOTHING");
     await admin.query(`CREATE USER stranger PASSWORD '${password}' ROLE admin TENANT 7`);
     // Only now: to try logins until it has heard of the users would lock them.
-    second = await startFrontEnd({ upstreamUrl: postgres.url, dataDir: first.dataDir });
+    second = await startFrontEnd({ upstreamUrl: postgres.url, besides: first.dataDir });
   });
 
   afterEach(async () => {
@@ -162,7 +162,7 @@ describe("two front-ends on one catalog", () => {
   });
 
   test("the sessions of a front-end that was killed disappear, and a crash of the table is made good", async () => {
-    const third = await startFrontEnd({ upstreamUrl: postgres.url, dataDir: first.dataDir });
+    const third = await startFrontEnd({ upstreamUrl: postgres.url, besides: first.dataDir });
     const lost = await connect(third, "alice");
     const id = await idOf(lost);
     await until(async () => (await seenBy(admin)).some((row) => row.session_id === id));

@@ -3,7 +3,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
@@ -13,6 +13,8 @@ export interface FrontEndOptions {
   /** More of nodedb.toml. */
   readonly configuration?: string;
   readonly environment?: Readonly<Record<string, string>>;
+  /** Data directory of another front-end on the same PostgreSQL, whose master secret this one has to know. */
+  readonly besides?: string;
   /** To start again on what an earlier start left behind; it stays when the front-end is closed. */
   readonly dataDir?: string;
   /** Extra arguments for node itself. */
@@ -41,6 +43,9 @@ const startTimeoutMs = 60_000;
 /** Starts the front-end on a free port and waits until it accepts clients. */
 export async function startFrontEnd(options: FrontEndOptions = {}): Promise<FrontEnd> {
   const dataDir = options.dataDir ?? mkdtempSync(join(tmpdir(), "nodedb-test-"));
+  if (options.besides !== undefined) {
+    copyFileSync(join(options.besides, "master.secret"), join(dataDir, "master.secret"));
+  }
   const configuration = join(dataDir, "test.toml");
   const adminPassword = `admin ${randomBytes(12).toString("hex")}`;
   const portsFile = join(dataDir, "ports.json");
