@@ -8,11 +8,11 @@ export interface Classified extends StatementRange {
   readonly kind: "forward" | "ours";
 }
 
-/** Second keywords that may make a statement ours, by its first one. */
+/** Second keywords that may make a statement ours, by its first one; of those about a database the names are looked at. */
 const keywords: readonly { readonly first: string; readonly second: readonly string[] }[] = [
-  { first: "create", second: ["user", "role"] },
-  { first: "alter", second: ["user", "role"] },
-  { first: "drop", second: ["user", "role"] },
+  { first: "create", second: ["user", "role", "database"] },
+  { first: "alter", second: ["user", "role", "database"] },
+  { first: "drop", second: ["user", "role", "database"] },
   { first: "show", second: ["users", "session"] },
 ];
 

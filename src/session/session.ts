@@ -187,7 +187,9 @@ export class Session {
         },
       },
     );
-    interceptor.current = new StatementInterceptor(relay, runner, this.#services.columnsOf);
+    interceptor.current = new StatementInterceptor(relay, runner, this.#services.columnsOf, (names) =>
+      this.#services.pool.freeDatabases(names),
+    );
     return relay;
   }
 
