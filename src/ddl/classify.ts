@@ -44,11 +44,14 @@ const phrases: Readonly<Record<string, readonly { readonly words: string; readon
 /** What GRANT and REVOKE may begin with, but no role without quotes: these words are reserved. */
 const reservedInGrant = ["select", "all", "create", "references", "grant"];
 
-/** Second keywords that may make a statement ours, by its first one; `grant` means that any word may. */
+/**
+ * Second keywords that may make a statement ours, by its first one; `grant` means that any word may. Of the commands about a
+ * database the names are looked at.
+ */
 const keywords: readonly { readonly first: string; readonly second: readonly string[] | "grant" }[] = [
-  { first: "create", second: secondWords("create", "user", "role", "group") },
-  { first: "alter", second: secondWords("alter", "user", "role", "group") },
-  { first: "drop", second: secondWords("drop", "user", "role", "group") },
+  { first: "create", second: secondWords("create", "user", "role", "group", "database") },
+  { first: "alter", second: secondWords("alter", "user", "role", "group", "database") },
+  { first: "drop", second: secondWords("drop", "user", "role", "group", "database") },
   { first: "show", second: secondWords("show") },
   { first: "grant", second: "grant" },
   { first: "revoke", second: "grant" },

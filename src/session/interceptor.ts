@@ -1,6 +1,7 @@
 /** Decides which of a client's messages concern statements of ours, and hands those to who runs them. */
 
 import { holdsOurs, isOurs, mayNeedAttention } from "../ddl/classify.ts";
+import { namesInDatabaseCommands } from "../ddl/database-command.ts";
 import { lexicalText } from "../ddl/multibyte.ts";
 import { findStatements } from "../ddl/splitter.ts";
 import type { Statement } from "../ddl/statement.ts";
@@ -21,14 +22,18 @@ const statementTarget = 0x53; // S
 export class StatementInterceptor implements Interceptor {
   readonly #session: QuerySession;
   readonly #extended: ExtendedQuery;
+  readonly #freeDatabases: (names: readonly string[]) => void;
 
+  /** @param freeDatabases is told of the databases that a statement on its way upstream wants to have to itself */
   constructor(
     relay: Relay,
     runner: StatementRunner,
     paired: PairedTransaction,
     columnsOf: (statement: Statement) => readonly Column[] | undefined,
+    freeDatabases: (names: readonly string[]) => void,
   ) {
     this.#session = { relay, runner, paired };
+    this.#freeDatabases = freeDatabases;
     this.#extended = new ExtendedQuery(this.#session, columnsOf);
   }
 
@@ -120,6 +125,8 @@ export class StatementInterceptor implements Interceptor {
     if (!mayNeedAttention(buffer, start, end)) return false;
     const { standardConformingStrings, clientEncoding } = this.#session.relay;
     const text = lexicalText(buffer.subarray(start, end), clientEncoding);
+    const databases = namesInDatabaseCommands(text, 0, text.length, { standardConformingStrings });
+    if (databases.length > 0) this.#freeDatabases(databases);
     return holdsOurs(text, 0, text.length, { standardConformingStrings });
   }
 

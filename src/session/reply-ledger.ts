@@ -156,8 +156,6 @@ export class ReplyLedger {
     this.readyCount += 1;
     this.#isCopyingIn = false;
     this.#shift();
-    // Ends of copies that failed before they began.
-    while (this.#at(0) === owed.copyEnd) this.#shift();
   }
 
   /** A Query, or a Sync, of the front-end's own. */
@@ -181,10 +179,13 @@ export class ReplyLedger {
     return this.#queue[(this.#head + index) & (this.#queue.length - 1)] ?? 0;
   }
 
+  /** The first message has been answered, and with it the ends of copies behind it that never began. */
   #shift(): void {
-    if (this.#count === 0) return;
-    this.#head = (this.#head + 1) & (this.#queue.length - 1);
-    this.#count -= 1;
+    do {
+      if (this.#count === 0) return;
+      this.#head = (this.#head + 1) & (this.#queue.length - 1);
+      this.#count -= 1;
+    } while (this.#at(0) === owed.copyEnd);
   }
 
   #push(entry: number): void {

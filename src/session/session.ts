@@ -201,7 +201,9 @@ export class Session {
       },
     );
     const paired = new PairedTransaction(() => this.#services.executor.beginTransaction(lease.connection));
-    interceptor.current = new StatementInterceptor(relay, runner, paired, this.#services.columnsOf);
+    interceptor.current = new StatementInterceptor(relay, runner, paired, this.#services.columnsOf, (names) =>
+      this.#services.pool.freeDatabases(names),
+    );
     this.#interceptor = interceptor.current;
     return relay;
   }

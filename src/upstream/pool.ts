@@ -58,17 +58,22 @@ interface Entry {
   readonly group: Group;
   readonly parametersKey: string;
   readonly connection: UpstreamConnection;
+  /** The group's when the connection was asked for. */
+  readonly generation: number;
   idleSinceMs: number;
 }
 
 interface Group {
   readonly key: string;
+  readonly database: string;
   readonly principalId: number;
   /** Open and opening connections. */
   count: number;
   readonly idle: Entry[];
   /** Set by `closePrincipal`: connections on loan are closed when they come back. */
   isRetired: boolean;
+  /** Moved on by `freeDatabases`: connections of an earlier one are closed when they come back. */
+  generation: number;
 }
 
 interface Waiter {
@@ -82,6 +87,9 @@ interface Waiter {
 }
 
 const sweepIntervalMs = 1_000;
+
+/** CREATE DATABASE copies one of these unless told otherwise, which nobody may be connected to then. */
+const templates: ReadonlySet<string> = new Set(["template0", "template1"]);
 
 export class UpstreamPool {
   readonly #open: (target: UpstreamTarget) => Promise<UpstreamConnection>;
@@ -147,6 +155,18 @@ export class UpstreamPool {
     }
   }
 
+  /**
+   * Closes the idle connections to these databases now and the others when they come back: before a command that wants a
+   * database to itself. PostgreSQL waits some seconds for connections that are just ending, and so nobody waits here.
+   */
+  freeDatabases(names: readonly string[]): void {
+    for (const group of [...this.#groups.values()]) {
+      if (!names.includes(group.database)) continue;
+      group.generation += 1;
+      for (const entry of [...group.idle]) this.#close(entry);
+    }
+  }
+
   counts(): PoolCounts {
     let idle = 0;
     for (const group of this.#groups.values()) idle += group.idle.length;
@@ -170,7 +190,8 @@ export class UpstreamPool {
     const key = JSON.stringify([target.database, target.principalId, target.role, target.roleVersion]);
     let group = this.#groups.get(key);
     if (group === undefined) {
-      group = { key, principalId: target.principalId, count: 0, idle: [], isRetired: false };
+      const { database, principalId } = target;
+      group = { key, database, principalId, count: 0, idle: [], isRetired: false, generation: 0 };
       this.#groups.set(key, group);
     }
     return group;
@@ -227,12 +248,13 @@ export class UpstreamPool {
   }
 
   async #openFor(waiter: Waiter): Promise<void> {
-    const { group } = waiter;
+    const { group, parametersKey } = waiter;
+    const { generation } = group;
     group.count += 1;
     this.#count += 1;
     try {
       const connection = await this.#open(waiter.target);
-      waiter.resolve(this.#lend({ group, parametersKey: waiter.parametersKey, connection, idleSinceMs: 0 }));
+      waiter.resolve(this.#lend({ group, parametersKey, connection, generation, idleSinceMs: 0 }));
     } catch (error) {
       this.#forget(group);
       waiter.reject(error);
@@ -262,9 +284,8 @@ export class UpstreamPool {
     const { connection, group } = entry;
     // A cancel that is still on its way must have hit before anybody else can be hit.
     await Promise.all(connection.cancels);
-    const isKept =
-      !this.#isClosed && !group.isRetired && !this.#isTooOld(entry) && (await resetConnection(connection));
-    if (!isKept || !connection.isReusable || this.#isClosed || group.isRetired) {
+    const isKept = this.#mayKeep(entry) && !this.#isTooOld(entry) && (await resetConnection(connection));
+    if (!isKept || !connection.isReusable || !this.#mayKeep(entry)) {
       connection.transport.close();
       this.#forget(group);
     } else {
@@ -273,6 +294,11 @@ export class UpstreamPool {
       this.#watchIdle(entry);
     }
     this.#serveQueue();
+  }
+
+  #mayKeep({ group, generation }: Entry): boolean {
+    if (this.#isClosed || group.isRetired || generation !== group.generation) return false;
+    return !templates.has(group.database);
   }
 
   // An idle connection is read on: to see it close, and to keep its parameters true.

@@ -174,7 +174,7 @@ async function openDatabaseOf(url: URL): Promise<Server> {
     createDatabase,
     close: async () => {
       for (const name of databases) {
-        await runAsAdmin(given, `DROP DATABASE ${name} WITH (FORCE)`);
+        await runAsAdmin(given, `DROP DATABASE ${name}`);
       }
     },
   };

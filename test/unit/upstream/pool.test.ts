@@ -182,3 +182,39 @@ test("with no time to queue, whoever finds the pool full is refused at once", as
   (await first.lease).discard();
   pool.close();
 });
+
+test("a database that is to be free is left by what is idle at once, and by what is in use when it comes back", async () => {
+  const { pool, openings } = openPool({ poolSize: 3, maxConnections: 4 });
+  const other = pool.acquire({ ...targetOf("alice"), database: "other" });
+  const idle = pool.acquire(targetOf("alice"));
+  const used = pool.acquire(targetOf("alice"));
+  const late = pool.acquire(targetOf("alice"));
+  for (const opening of openings.slice(0, 3)) opening.finish();
+  (await other.lease).release();
+  (await idle.lease).release();
+  await expect.poll(() => pool.counts().idle).toBe(2);
+  pool.freeDatabases(["db"]);
+  expect(openings.map(({ transport }) => transport.isClosed)).toEqual([false, true, false, false]);
+  (await used.lease).release();
+  // This one was asked for before, too.
+  openings[3]?.finish();
+  (await late.lease).release();
+  await expect.poll(() => pool.counts()).toEqual({ open: 1, idle: 1, waiting: 0 });
+  expect(openings.map(({ transport }) => transport.isClosed)).toEqual([false, true, true, true]);
+
+  const next = pool.acquire(targetOf("alice"));
+  openings[4]?.finish();
+  (await next.lease).release();
+  await expect.poll(() => pool.counts().idle).toBe(2);
+  pool.close();
+});
+
+test("no connection to a template database is kept", async () => {
+  const { pool, openings } = openPool();
+  const ticket = pool.acquire({ ...targetOf("alice"), database: "template1" });
+  openings[0]?.finish();
+  (await ticket.lease).release();
+  await expect.poll(() => pool.counts()).toEqual({ open: 0, idle: 0, waiting: 0 });
+  expect(openings[0]?.transport.isClosed).toBe(true);
+  pool.close();
+});
