@@ -1,11 +1,13 @@
 /** Runs a statement of ours: one function per statement, in the file of its group. */
 
 import type { ReservingBackend } from "../catalog/reserved-roles.ts";
+import type { LexerOptions } from "../ddl/lexer.ts";
 import type { Statement } from "../ddl/statement.ts";
 import { alterUser, renameUser, setUserDefaultDatabase, setUserRoles } from "./alter-user.ts";
 import { createApiKey, dropApiKey, revokeApiKey, rotateApiKey, setApiKeyDatabases } from "./api-keys.ts";
 import { showAuditLog, verifyAuditChain } from "./audit.ts";
 import { audited } from "./audit-trail.ts";
+import { rewriteAuth } from "./auth-references.ts";
 import { changeConnect } from "./connect-grants.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import { createUser } from "./create-user.ts";
@@ -47,6 +49,8 @@ export interface Executor {
   execute(statement: Statement, context: ExecutionContext): Promise<StatementResult | "forward">;
   /** The list of statements of a client's transaction. @param backend the upstream connection that the transaction is on */
   beginTransaction(backend: ReservingBackend): StatementTransaction;
+  /** `rewriteAuth` with the program's functions and claims. */
+  rewriteAuth(text: Buffer, options: LexerOptions): Buffer;
   /** True when `execute` would answer "forward". */
   concernsForeignRole(statement: Statement): Promise<boolean>;
 }
@@ -56,6 +60,7 @@ export function createExecutor(deps: ExecutorDependencies): Executor {
     audited(deps, statement, context, (auditing) => dispatch(auditing, statement, context));
   return {
     execute,
+    rewriteAuth: (text, options) => rewriteAuth(text, deps.authFunctions, options),
     concernsForeignRole: (statement) => concernsForeignRole(deps.catalog.pool, statement),
     beginTransaction: (backend) => new StatementTransaction(deps, execute, backend),
   };

@@ -13,12 +13,12 @@ import {
   encodeCommandComplete,
   encodePortalSuspended,
   encodeReadyForQuery,
-  encodeSqlError,
 } from "../wire/backend-message.ts";
 import { decodeCommandComplete } from "../wire/backend-message-decoding.ts";
 import { decodeFrontendMessage, type FrontendMessage, type ObjectName } from "../wire/frontend-message.ts";
 import { encodeDescribe, encodeFlush, encodeParse } from "../wire/frontend-message-encoding.ts";
 import { resolveResultFormats } from "../wire/row-encoding.ts";
+import { lendConnection } from "./client-connection.ts";
 import type { PairedTransaction } from "./paired-transaction.ts";
 import { missingPortal } from "./query-errors.ts";
 import type { Relay } from "./relay.ts";
@@ -156,17 +156,22 @@ export class ExtendedQuery {
     await this.#relay.settle();
     if (this.#isSkipping()) return;
     let statement: Statement | "forward";
+    let forwarded = message;
     try {
       statement = this.#runner.parse(parse.text, true);
       if (statement !== "forward" && (await this.#runner.concernsForeignRole(statement)))
         statement = "forward";
+      if (statement === "forward") {
+        const text = this.#runner.rewriteAuth(parse.text);
+        if (text !== parse.text) forwarded = encodeParse(parse.statement, text, parse.parameterTypeOids);
+      }
     } catch (error) {
       await this.#fail(error);
       return;
     }
     const columns = statement === "forward" ? undefined : this.#columnsOf(statement);
     this.#relay.sendExtended(
-      statement === "forward" ? message : encodeParse(parse.statement, standIn(columns), []),
+      statement === "forward" ? forwarded : encodeParse(parse.statement, standIn(columns), []),
     );
     await this.#relay.settle();
     // Refused, for example because the name is taken: what stood under it still does.
@@ -214,7 +219,7 @@ export class ExtendedQuery {
       if (hasFailed || ready === undefined) await prepared?.rollback();
       else await prepared?.commit();
     } catch (error) {
-      if (!this.#relay.isStopped) this.#relay.writeToClient(encodeSqlError(this.#runner.asSqlError(error)));
+      if (!this.#relay.isStopped) this.#relay.writeToClient(this.#runner.encodeError(error));
     }
     await this.#paired.discard();
     this.#updateRelay();
@@ -230,7 +235,12 @@ export class ExtendedQuery {
       }
       if (portal.progress === undefined) {
         const paired = this.#isAlone(portal.statement) ? undefined : this.#paired;
-        const result = await this.#runner.run(portal.statement, this.#relay.ledger.status, paired);
+        const result = await this.#runner.run(
+          portal.statement,
+          this.#relay.ledger.status,
+          lendConnection(this.#relay),
+          paired,
+        );
         // It was about one of our users when it was prepared; now only PostgreSQL knows the name.
         if (result === "forward") throw new SqlError("undefined_object", "user does not exist");
         messages.push(...encodeNotices(result));
@@ -302,7 +312,7 @@ export class ExtendedQuery {
     if (this.#relay.isStopped) return;
     const missing = Buffer.concat([encodeDescribe("portal", missingPortal), flush]);
     await this.#relay.converse(missing, false, (type) => (type === "E" ? "finish" : "drop"));
-    if (!this.#relay.isStopped) this.#relay.writeToClient(encodeSqlError(this.#runner.asSqlError(error)));
+    if (!this.#relay.isStopped) this.#relay.writeToClient(this.#runner.encodeError(error));
   }
 
   #updateRelay(): void {

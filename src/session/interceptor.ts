@@ -1,5 +1,6 @@
 /** Decides which of a client's messages concern statements of ours, and hands those to who runs them. */
 
+import { mayHoldAuthReference } from "../ddl/auth-references.ts";
 import { holdsOurs, isOurs, mayNeedAttention } from "../ddl/classify.ts";
 import { namesInDatabaseCommands } from "../ddl/database-command.ts";
 import { lexicalText } from "../ddl/multibyte.ts";
@@ -56,7 +57,7 @@ export class StatementInterceptor implements Interceptor {
           return verdicts.take;
         }
         this.#noteControl(buffer, bodyStart, nameEnd, textEnd);
-        return this.#holdsOwn(buffer, nameEnd + 1, textEnd) ? verdicts.take : verdicts.pass;
+        return this.#mustRun(buffer, nameEnd + 1, textEnd) ? verdicts.take : verdicts.pass;
       }
       case letter.bind:
         this.#extended.noteBind(buffer.subarray(bodyStart, end));
@@ -116,9 +117,13 @@ export class StatementInterceptor implements Interceptor {
 
   #inspectQuery(buffer: Buffer, start: number, end: number): Verdict {
     const { relay, paired } = this.#session;
-    if (this.#holdsOwn(buffer, start, end)) return verdicts.take;
+    if (this.#mustRun(buffer, start, end)) return verdicts.take;
     if (!paired.isOpen) return verdicts.pass;
     return hasTransactionControl(relay, buffer.subarray(start, end)) ? verdicts.take : verdicts.pass;
+  }
+
+  #mustRun(buffer: Buffer, start: number, end: number): boolean {
+    return this.#holdsOwn(buffer, start, end) || mayHoldAuthReference(buffer, start, end);
   }
 
   #holdsOwn(buffer: Buffer, start: number, end: number): boolean {

@@ -12,4 +12,6 @@ export const clientTableInTransaction = actionTable({ pass: "dH", observe: "DFcf
 export const clientTableInCopy = actionTable({ pass: "dHS", inspect: "cfX" });
 export const upstreamTable = actionTable({ pass: "dcDAtVvNH", observe: countedReplies, inspect: "ZSEGW" });
 /** While the front-end itself talks to the upstream, every reply is decided on singly. */
-export const upstreamTableInExchange = actionTable({ pass: "dcDAVvNH", inspect: "123CIsTntZSEGW" });
+export const upstreamTableInExchange = actionTable({ pass: "dcDAVvH", inspect: "123CIsTntNZSEGW" });
+/** The same where rows are the front-end's own as well. */
+export const upstreamTableInOwnQuery = actionTable({ pass: "dcAVvH", inspect: "123CIsTntNZSEGWD" });

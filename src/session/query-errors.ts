@@ -1,7 +1,5 @@
 /** Errors of the front-end's own statements, told to the client and to its transaction. */
 
-import type { SqlError } from "../errors/sql-error.ts";
-import { encodeSqlError } from "../wire/backend-message.ts";
 import { encodeDescribe, encodeSync } from "../wire/frontend-message-encoding.ts";
 import { movePosition } from "./forward-text.ts";
 import type { Relay } from "./relay.ts";
@@ -16,8 +14,7 @@ export async function failTransaction(relay: Relay): Promise<void> {
   await relay.converse(message, true, (type) => (type === "Z" ? "finish" : "drop"));
 }
 
-/** An error of a statement that has `offset` characters of the client's text before it. */
-export function encodeMovedError(error: SqlError, offset: number): Buffer {
-  const encoded = encodeSqlError(error);
-  return movePosition(encoded.subarray(5), offset) ?? encoded;
+/** An ErrorResponse with its position, if it names one, moved by the characters of the client's text before it. */
+export function moveError(errorResponse: Buffer, offset: number): Buffer {
+  return movePosition(errorResponse.subarray(5), offset) ?? errorResponse;
 }

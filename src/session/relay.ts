@@ -17,6 +17,7 @@ import {
   clientTableWithOwn,
   upstreamTable,
   upstreamTableInExchange,
+  upstreamTableInOwnQuery,
 } from "./message-tables.ts";
 import type { Interceptor, RelayListener, ReplyDecision } from "./relay-contracts.ts";
 import { ReplyLedger } from "./reply-ledger.ts";
@@ -213,6 +214,13 @@ export class Relay {
   converseSync(message: Buffer, onReply: (type: string, body: Buffer) => ReplyDecision): Promise<void> {
     this.ledger.noteSent(sync);
     return this.converse(message, false, onReply);
+  }
+
+  /** As `converse` with a Query, whose rows are shown to `onReply` too. */
+  converseForRows(message: Buffer, onReply: (type: string, body: Buffer) => ReplyDecision): Promise<void> {
+    const done = this.converse(message, true, onReply);
+    if (this.#exchange !== undefined) this.#fromUpstream.table = upstreamTableInOwnQuery;
+    return done;
   }
 
   /**

@@ -13,9 +13,10 @@ import { isTransactionOfItsOwn } from "../exec/statement-transaction.ts";
 import { encodeCommandComplete, encodeReadyForQuery } from "../wire/backend-message.ts";
 import { encodeQuery } from "../wire/frontend-message-encoding.ts";
 import { encodeResultDescription } from "../wire/row-encoding.ts";
+import { lendConnection } from "./client-connection.ts";
 import { forwardText, type TextPart } from "./forward-text.ts";
 import type { PairedTransaction } from "./paired-transaction.ts";
-import { encodeMovedError, failTransaction } from "./query-errors.ts";
+import { failTransaction, moveError } from "./query-errors.ts";
 import type { Relay } from "./relay.ts";
 import { encodeNotices, encodeRows, type StatementRunner } from "./statement-runner.ts";
 import { runTransactionControl } from "./transaction-end.ts";
@@ -151,13 +152,16 @@ class CharacterCount {
 async function runPiece(session: QuerySession, text: Buffer, piece: Piece): Promise<boolean> {
   const { relay } = session;
   if (piece.control !== undefined) return runTransactionControl(session, text, piece, piece.control, "told");
-  if (piece.kind === "forward") return forwardText(relay, text, piece);
   try {
-    return await runOwn(session, text, piece);
+    if (piece.kind === "ours") return await runOwn(session, text, piece);
+    const part = text.subarray(piece.start, piece.end);
+    const rewritten = session.runner.rewriteAuth(part);
+    if (rewritten === part) return await forwardText(relay, text, piece);
+    return await forwardText(relay, rewritten, { start: 0, end: rewritten.length, offset: piece.offset });
   } catch (error) {
     if (relay.isStopped) return false;
     await failTransaction(relay);
-    relay.writeToClient(encodeMovedError(session.runner.asSqlError(error), piece.offset));
+    relay.writeToClient(moveError(session.runner.encodeError(error), piece.offset));
     return false;
   }
 }
@@ -167,7 +171,12 @@ async function runOwn(session: QuerySession, text: Buffer, piece: Piece): Promis
   const statement = runner.parse(text.subarray(piece.start, piece.end), false);
   if (statement === "forward") return forwardText(relay, text, piece);
   const isInTransaction = relay.ledger.status !== "I";
-  const result = await runner.run(statement, relay.ledger.status, isInTransaction ? paired : undefined);
+  const result = await runner.run(
+    statement,
+    relay.ledger.status,
+    lendConnection(relay),
+    isInTransaction ? paired : undefined,
+  );
   if (result === "forward") return forwardText(relay, text, piece);
   relay.isWatchingTransaction = paired.isOpen;
   if (relay.isStopped) return false;

@@ -1,16 +1,19 @@
 /** Runs one statement of ours for a session, and words its result as protocol messages. */
 
 import { randomUUID } from "node:crypto";
+import { mayHoldAuthReference } from "../ddl/auth-references.ts";
+import { holdsOurs } from "../ddl/classify.ts";
 import { parseStatement } from "../ddl/parse-statement.ts";
 import { splitStatements } from "../ddl/splitter.ts";
 import type { Statement } from "../ddl/statement.ts";
 import { decodeStatementText } from "../ddl/statement-text.ts";
 import { SqlError } from "../errors/sql-error.ts";
-import type { ExecutionContext } from "../exec/context.ts";
+import type { ClientConnection, ExecutionContext } from "../exec/context.ts";
 import type { Executor } from "../exec/execute.ts";
 import type { StatementResult } from "../exec/result.ts";
 import type { Log } from "../observe/log.ts";
-import { encodeNotice, type FormatCode } from "../wire/backend-message.ts";
+import { UpstreamError } from "../upstream/upstream-error.ts";
+import { encodeNotice, encodeSqlError, type FormatCode } from "../wire/backend-message.ts";
 import { encodeResultRow } from "../wire/row-encoding.ts";
 import type { PairedTransaction } from "./paired-transaction.ts";
 
@@ -48,7 +51,20 @@ export class StatementRunner {
     if (isPrepared && splitStatements(text, 0, text.length, options).length > 1) {
       throw new SqlError("syntax_error", "cannot insert multiple commands into a prepared statement");
     }
+    // What is PostgreSQL's may be in any encoding.
+    if (!holdsOurs(text, 0, text.length, options)) return "forward";
     return parseStatement(decodeStatementText(text, encoding), options);
+  }
+
+  /**
+   * A text for PostgreSQL with its `$auth.…` replaced by calls of the verified functions; the same buffer without any.
+   * @throws SqlError syntax_error for a name that there is not
+   */
+  rewriteAuth(text: Buffer): Buffer {
+    if (!mayHoldAuthReference(text, 0, text.length)) return text;
+    return this.#executor.rewriteAuth(text, {
+      standardConformingStrings: this.#state.parameters.get("standard_conforming_strings") !== "off",
+    });
   }
 
   /** True when the statement is about a role that is none of our users: PostgreSQL's to run. */
@@ -58,6 +74,7 @@ export class StatementRunner {
 
   /**
    * @param status of the client's transaction
+   * @param connection the client's own, for statements that are PostgreSQL's in the end
    * @param paired runs the statement as a part of the client's transaction, where there is one
    * @returns "forward" as `concernsForeignRole` would have told
    * @throws SqlError
@@ -65,6 +82,7 @@ export class StatementRunner {
   async run(
     statement: Statement,
     status: "I" | "T" | "E",
+    connection: ClientConnection,
     paired: PairedTransaction | undefined,
   ): Promise<StatementResult | "forward"> {
     if (status === "E") {
@@ -75,11 +93,17 @@ export class StatementRunner {
     }
     const context: ExecutionContext = {
       ...this.#state.context,
+      connection,
       materials: new Map(),
       dateStyle: this.#state.parameters.get("DateStyle") ?? "ISO, MDY",
       timeZone: this.#state.parameters.get("TimeZone") ?? "UTC",
     };
     return paired === undefined ? this.#executor.execute(statement, context) : paired.run(statement, context);
+  }
+
+  /** The message for anything that was thrown: PostgreSQL's own error as it came, ours, or that of a bug. */
+  encodeError(error: unknown): Buffer {
+    return error instanceof UpstreamError ? error.errorResponse : encodeSqlError(this.asSqlError(error));
   }
 
   /** Anything that was thrown, as what the client may see; a bug is logged under an id. */

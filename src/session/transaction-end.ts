@@ -85,7 +85,7 @@ async function commitBoth(
     await relay.converse(encodeQuery("ROLLBACK"), true, (type) => (type === "Z" ? "finish" : "drop"));
     await paired.discard();
     relay.isWatchingTransaction = false;
-    if (!relay.isStopped) relay.writeToClient(encodeSqlError(runner.asSqlError(error)));
+    if (!relay.isStopped) relay.writeToClient(runner.encodeError(error));
     return false;
   }
   let tag: string | undefined;
@@ -102,7 +102,7 @@ async function commitBoth(
   try {
     await prepared?.commit();
   } catch (error) {
-    if (!relay.isStopped) relay.writeToClient(encodeSqlError(runner.asSqlError(error)));
+    if (!relay.isStopped) relay.writeToClient(runner.encodeError(error));
     return false;
   }
   if (!keepSilent && !relay.isStopped) relay.writeToClient(encodeCommandComplete(tag));
