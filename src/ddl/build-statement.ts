@@ -153,12 +153,8 @@ function buildOther(syntax: OtherSyntax, positionOf: PositionOf): Statement {
     case "alter_tenant_quota": {
       const tenant = buildTenant(syntax.tenant, positionOf);
       const quota = buildName(syntax.quota, positionOf);
-      return {
-        kind: syntax.type,
-        tenant,
-        quota,
-        value: buildInteger(syntax.value, maxCount, "quota", positionOf),
-      };
+      const value = buildInteger(syntax.value, maxCount, "quota", positionOf);
+      return { kind: syntax.type, tenant, quota, value: syntax.sign?.text === "-" ? -value : value };
     }
     case "drop_tenant":
       return { kind: syntax.type, tenant: buildTenant(syntax.tenant, positionOf) };

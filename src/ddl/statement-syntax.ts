@@ -262,6 +262,7 @@ export type TableAndTenantSyntax =
       readonly type: "alter_tenant_quota";
       readonly tenant: TenantSyntax;
       readonly quota: NameSyntax;
+      readonly sign: SignSyntax | null;
       readonly value: IntegerSyntax;
     }
   | { readonly type: "drop_tenant"; readonly tenant: TenantSyntax }

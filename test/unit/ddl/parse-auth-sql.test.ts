@@ -388,7 +388,7 @@ describe("parseStatement, refusals", () => {
       "Expected ALL, READ or WRITE.",
     ],
     ["create tenant a id b", 'syntax error at or near "b"', 20, "Expected integer."],
-    ["alter tenant a set quota max_connections = -1", 'syntax error at or near "-"', 44, "Expected integer."],
+    ["alter tenant a set quota max_connections = -x", 'syntax error at or near "x"', 45, "Expected integer."],
     ["kill session 5", 'syntax error at or near "5"', 14, "Expected string literal."],
     ["show audit log where event", "syntax error at end of input", 27, "Expected comparison."],
     ["show audit log limit", "syntax error at end of input", 21, "Expected integer."],

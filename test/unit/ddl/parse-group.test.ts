@@ -66,6 +66,9 @@ describe("parseStatement of the default tenant", () => {
     expect(parseStatement("alter tenant default set quota max_connections = 5")).toMatchObject({
       tenant: { name: "default", position: 14 },
     });
+    expect(parseStatement("alter tenant default set quota max_connections = -1")).toMatchObject({
+      value: -1,
+    });
     expect(parseStatement("drop tenant default;")).toMatchObject({
       tenant: { name: "default", position: 13 },
     });
