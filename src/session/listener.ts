@@ -88,7 +88,7 @@ export class Listener {
     this.#isClosing = true;
     this.#server.close();
     for (const socket of this.#early ?? []) socket.destroy();
-    for (const transport of [...this.#pending]) transport.abort();
+    for (const transport of [...this.#pending]) drop(transport);
   }
 
   #accept(socket: Socket): void {
@@ -238,6 +238,12 @@ export class Listener {
     }
     transport.end();
   }
+}
+
+/** Closes it and tells who waits on it; in a TLS handshake, for which the transport has given its socket away, that socket. */
+function drop(transport: Transport): void {
+  transport.abort();
+  transport.socket.destroy();
 }
 
 function refusal(user: string): SqlError {
