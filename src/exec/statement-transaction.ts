@@ -34,6 +34,11 @@ export interface PreparedCommit {
   rollback(): Promise<void>;
 }
 
+/** True for statements that are run as a Query on the client's connection, which ends a pipeline's transaction. */
+export function endsPipeline(statement: Statement): boolean {
+  return statement.kind === "create_rls_policy" || statement.kind === "drop_rls_policy";
+}
+
 /** True for statements that also change other databases: what cannot be undone there is no part of a transaction. */
 export function isTransactionOfItsOwn(statement: Statement): boolean {
   return neverInside.has(statement.kind);

@@ -8,7 +8,7 @@ import type { Statement } from "../ddl/statement.ts";
 import type { TransactionControl } from "../ddl/transaction-control.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { Column } from "../exec/result.ts";
-import { isTransactionOfItsOwn, type PreparedCommit } from "../exec/statement-transaction.ts";
+import { endsPipeline, isTransactionOfItsOwn, type PreparedCommit } from "../exec/statement-transaction.ts";
 import {
   encodeCommandComplete,
   encodePortalSuspended,
@@ -259,7 +259,11 @@ export class ExtendedQuery {
   #isAlone(statement: Statement): boolean {
     const { ledger, nextFromClient } = this.#relay;
     if (ledger.status !== "I" || this.#paired.isOpen) return false;
-    return isTransactionOfItsOwn(statement) || (!ledger.hasExecuted && nextFromClient === sync);
+    return (
+      isTransactionOfItsOwn(statement) ||
+      endsPipeline(statement) ||
+      (!ledger.hasExecuted && nextFromClient === sync)
+    );
   }
 
   async #executeControl(message: Buffer, control: TransactionControl): Promise<void> {
