@@ -7,7 +7,7 @@ import type { Config } from "./config/config.ts";
 import { parseUpstreamUrl } from "./config/upstream-url.ts";
 import { SqlError } from "./errors/sql-error.ts";
 import type { Log } from "./observe/log.ts";
-import { adminConnectionOf } from "./server.ts";
+import { adminConnectionOf } from "./open-upstream.ts";
 import { loadServerTls } from "./session/tls.ts";
 
 /** @returns lines for a person @throws SqlError or Error naming what would stop a start */

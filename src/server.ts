@@ -3,7 +3,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { ClientConfig, Pool } from "pg";
+import type { Pool } from "pg";
 import { mayStay } from "./auth/live-session.ts";
 import { LoginGuard } from "./auth/login-guard.ts";
 import { loginRefusal } from "./auth/password.ts";
@@ -14,21 +14,21 @@ import { openRecorders } from "./catalog/recorders.ts";
 import type { SessionRow } from "./catalog/session-table.ts";
 import type { Config } from "./config/config.ts";
 import { loadMasterSecret } from "./config/master-secret.ts";
-import { parseUpstreamUrl, type UpstreamAddress } from "./config/upstream-url.ts";
-import { type EmbeddedPostgres, openEmbeddedPostgres } from "./embedded/embedded-postgres.ts";
+import type { EmbeddedPostgres } from "./embedded/embedded-postgres.ts";
 import { SqlError } from "./errors/sql-error.ts";
 import { type BootstrapResult, bootstrap, repairRole } from "./exec/bootstrap.ts";
 import type { ExecutorDependencies } from "./exec/context.ts";
 import { createDatabasePreparer } from "./exec/databases.ts";
 import { createExecutor } from "./exec/execute.ts";
 import { resultColumns } from "./exec/result-columns.ts";
+import { reapReservedRoles } from "./exec/statement-transaction.ts";
 import type { Log } from "./observe/log.ts";
+import { openUpstream, type Upstream } from "./open-upstream.ts";
 import { CancelRegistry } from "./session/cancel-registry.ts";
 import { Listener } from "./session/listener.ts";
 import { SessionRegistry } from "./session/session-registry.ts";
 import { loadServerTls, type ServerTls } from "./session/tls.ts";
 import { cancelUpstream } from "./upstream/cancel.ts";
-import type { UpstreamEndpoint } from "./upstream/endpoint.ts";
 import { ForeignVerifierError, openUpstreamConnection } from "./upstream/login.ts";
 import { UpstreamPool, type UpstreamTarget } from "./upstream/pool.ts";
 import { deriveRoleCredential, deriveSecret } from "./upstream/role-credential.ts";
@@ -37,11 +37,6 @@ import type { UpstreamConnection } from "./upstream/upstream-connection.ts";
 import { UpstreamError } from "./upstream/upstream-error.ts";
 import { chooseTransports } from "./wire/choose-transport.ts";
 
-/** The front-end's own login in the embedded PostgreSQL. */
-const embeddedAdminRole = "nodedb_admin_login";
-const embeddedDefaultDatabase = "nodedb";
-/** Connections to PostgreSQL that are not the clients': catalog, listener, databases being prepared, a spare. */
-const ownConnections = 16;
 const catalogConnections = 4;
 /** How often it is looked for sessions whose user, key or token has expired. */
 const expirySweepMs = 1_000;
@@ -68,19 +63,11 @@ export interface RunningServer {
   close(): Promise<void>;
 }
 
-interface Upstream {
-  readonly admin: ClientConfig;
-  readonly endpoint: UpstreamEndpoint;
-  readonly defaultDatabase: string;
-  readonly description: string;
-  readonly embedded: EmbeddedPostgres | undefined;
-}
-
 /** @throws SqlError or Error with a message for the person who starts it; nothing is left running then */
 export async function openServer(config: Config, log: Log): Promise<RunningServer> {
   const masterSecret = loadMasterSecret(config.server.dataDir);
   const tls = loadTls(config);
-  const upstream = config.upstream.url === undefined ? await openEmbedded(config, log) : external(config);
+  const upstream = await openUpstream(config, log);
   try {
     return await openOn(upstream, masterSecret, tls, config, log);
   } catch (error) {
@@ -269,6 +256,7 @@ async function listenOn(
         "the upstream login may not bring these users' roles up to date",
       );
     }
+    await reapReservedRoles(deps);
   } catch (error) {
     listener.stopAccepting();
     pool.close();
@@ -393,78 +381,6 @@ async function endedUnasked(embedded: EmbeddedPostgres | undefined, isClosing: (
   if (embedded === undefined) return new Promise(() => undefined);
   await embedded.exited;
   if (isClosing()) return new Promise(() => undefined);
-}
-
-async function openEmbedded(config: Config, log: Log): Promise<Upstream> {
-  const embedded = await openEmbeddedPostgres({
-    dataDir: config.server.dataDir,
-    superuserName: embeddedAdminRole,
-    log,
-    maxConnections: config.upstream.maxConnections + ownConnections,
-  });
-  const admin: ClientConfig = { host: embedded.socketDir, port: embedded.port, user: embeddedAdminRole };
-  const defaultDatabase = config.upstream.defaultDatabase ?? embeddedDefaultDatabase;
-  try {
-    await createDatabase(admin, defaultDatabase);
-  } catch (error) {
-    await embedded.close();
-    throw error;
-  }
-  return {
-    admin,
-    endpoint: { kind: "socket", path: socketPath(embedded.socketDir, embedded.port) },
-    defaultDatabase,
-    description: `embedded PostgreSQL in ${config.server.dataDir}`,
-    embedded,
-  };
-}
-
-async function createDatabase(admin: ClientConfig, name: string): Promise<void> {
-  const client = await connectAdmin(admin, "postgres");
-  try {
-    const found = await client.query("SELECT FROM pg_catalog.pg_database WHERE datname = $1", [name]);
-    if (found.rowCount === 0) await client.query(`CREATE DATABASE ${client.escapeIdentifier(name)}`);
-  } finally {
-    await client.end();
-  }
-}
-
-function external(config: Config): Upstream {
-  const parsed = parseUpstreamUrl(config.upstream.url?.reveal() ?? "");
-  if (!parsed.ok) throw new SqlError("invalid_parameter_value", `upstream.url ${parsed.reason}`);
-  const { host, port } = parsed.address;
-  const path = host.startsWith("/") ? socketPath(host, port) : undefined;
-  return {
-    ...adminConnectionOf(config, parsed.address),
-    endpoint:
-      path === undefined ? { kind: "tcp", host, port, tls: config.upstream.tls } : { kind: "socket", path },
-    description: `PostgreSQL at ${path ?? `${host}:${port}`}`,
-    embedded: undefined,
-  };
-}
-
-/** The administrative login to an external upstream, and the database that holds the catalog. */
-export function adminConnectionOf(
-  config: Config,
-  address: UpstreamAddress,
-): { readonly admin: ClientConfig; readonly defaultDatabase: string } {
-  const { host, port, user, password, database } = address;
-  const isVerified = !host.startsWith("/") && config.upstream.tls === "verify-full";
-  return {
-    admin: {
-      host,
-      port,
-      user,
-      password,
-      ...(isVerified ? { ssl: { rejectUnauthorized: true, minVersion: "TLSv1.2" } } : {}),
-    },
-    defaultDatabase: config.upstream.defaultDatabase ?? database ?? user,
-  };
-}
-
-/** As libpq names a server's socket in its directory. */
-function socketPath(directory: string, port: number): string {
-  return join(directory, `.s.PGSQL.${port}`);
 }
 
 function loadTls(config: Config): ServerTls | undefined {

@@ -170,12 +170,22 @@ export class StatementTransaction {
   }
 }
 
-/** Drops the roles that transactions of a front-end that crashed had reserved. */
-export async function reapReservedRoles(deps: Pick<ExecutorDependencies, "catalog">): Promise<void> {
-  await deps.catalog.write(async (client) => {
-    const abandoned = await findAbandonedRoles(client);
-    if (abandoned.length > 0) await releaseReservedRoles(client, abandoned);
-  });
+/**
+ * Drops the roles that transactions had reserved whose upstream connection is gone: after a crash. Never rejects; one that
+ * cannot be dropped, because it was granted something meanwhile, stays a NOLOGIN role and is logged.
+ */
+export async function reapReservedRoles(deps: Pick<ExecutorDependencies, "catalog" | "log">): Promise<void> {
+  try {
+    for (const name of await deps.catalog.read(findAbandonedRoles)) {
+      await deps.catalog
+        .write((client) => releaseReservedRoles(client, [name]))
+        .catch((error: unknown) => {
+          deps.log.warn({ err: error, role: name }, "an abandoned role could not be dropped");
+        });
+    }
+  } catch (error) {
+    deps.log.warn({ err: error }, "abandoned roles could not be looked for");
+  }
 }
 
 function isShow(statement: Statement): boolean {
