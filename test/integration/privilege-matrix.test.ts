@@ -163,7 +163,6 @@ const lines = matrix
   .filter((line) => line.includes("|"))
   .slice(2);
 const templateOf = (line: string) => line.slice(0, line.indexOf("|")).trimEnd();
-const statementOf = (template: string) => template.split(" => ")[0] ?? template;
 
 describe("the privileges of the built-in roles", () => {
   let stage: PrivilegeStage;
@@ -178,10 +177,9 @@ describe("the privileges of the built-in roles", () => {
     role: (typeof builtInRoles)[number],
     target: "own" | "other",
   ): Promise<string> {
-    const [sql = "", shown] = stage.fill(template, role, target).split(" => ");
-    if (target === "other" && sql === stage.fill(template, role, "own").split(" => ")[0]) {
-      if (shown === stage.fill(template, role, "own").split(" => ")[1]) return ".";
-    }
+    const filled = stage.fill(template, role, target);
+    if (target === "other" && filled === stage.fill(template, role, "own")) return ".";
+    const [sql = "", shown] = filled.split(" => ");
     const outcome = await stage.attempt(sql, role);
     if (typeof outcome === "string") return outcome;
     if (shown === undefined) return "ok";
@@ -204,9 +202,7 @@ describe("the privileges of the built-in roles", () => {
 
   test("the table has every statement that there is", () => {
     const kinds = lines.map((line) => {
-      const sql = statementOf(templateOf(line)).replaceAll(/\{(\w+)\}/g, (_, name: string) =>
-        name === "tenant" ? "1" : `a_${name}`,
-      );
+      const [sql = ""] = stage.fill(templateOf(line), "superuser", "own").split(" => ");
       const statement = parseStatement(sql);
       return statement === "forward" ? sql : statement.kind;
     });

@@ -62,6 +62,7 @@ export async function openPrivilegeStage(): Promise<PrivilegeStage> {
     const observer = await stack.connectAs(postgres.superuser);
     connections.set("observer", observer);
     const checks = createChecks(stack, observer);
+    await checks.accept();
     return {
       fill: (...args) => fill(values, ...args),
       attempt: createAttempt(stack, connections, checks),
