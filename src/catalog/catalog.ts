@@ -127,6 +127,8 @@ export async function openCatalog(options: CatalogOptions): Promise<Catalog> {
 }
 
 async function writeUnderLock<T>(client: PoolClient, work: (client: PoolClient) => Promise<T>): Promise<T> {
+  // A client's open transaction may hold what this needs, and the client may be waiting for this: PostgreSQL cannot know.
+  await client.query("SET LOCAL lock_timeout = '3s'");
   // A row that only we can reach: an advisory lock could be held by any client.
   await client.query("SELECT FROM nodedb.instance FOR UPDATE");
   const result = await work(client);

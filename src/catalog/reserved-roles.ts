@@ -7,7 +7,7 @@ import { escapeIdentifier } from "pg";
 import type { Queryable } from "./users.ts";
 
 /** Who has reserved a name. */
-export type Reservation = "mine" | "others" | "none";
+export type Reservation = "mine" | "others" | "abandoned" | "none";
 
 /** The upstream connection of the session whose transaction it is. */
 export interface ReservingBackend {
@@ -24,12 +24,13 @@ export async function findReservation(
   name: string,
   backend: ReservingBackend | undefined,
 ): Promise<Reservation> {
-  const found = await client.query<{ mine: boolean }>(
-    `SELECT r.backend_pid = $2 AND ${isLive} AS mine FROM nodedb.reserved_role r WHERE r.name = $1`,
+  const found = await client.query<{ mine: boolean; live: boolean }>(
+    `SELECT r.backend_pid = $2 AS mine, ${isLive} AS live FROM nodedb.reserved_role r WHERE r.name = $1`,
     [name, backend?.processId ?? null],
   );
   const row = found.rows[0];
   if (row === undefined) return "none";
+  if (!row.live) return "abandoned";
   return row.mine === true ? "mine" : "others";
 }
 
@@ -58,13 +59,15 @@ export async function adoptReservedRole(client: Queryable, name: string): Promis
   await client.query("DELETE FROM nodedb.reserved_role WHERE name = $1", [name]);
 }
 
-/** Drops the reserved roles of a backend whose transaction has ended without them. */
-export async function releaseReservedRoles(client: Queryable, names: readonly string[]): Promise<void> {
-  const found = await client.query<{ name: string }>(
-    "DELETE FROM nodedb.reserved_role WHERE name = ANY ($1::text[]) RETURNING name",
-    [[...names]],
+/** Drops the reserved role of a transaction that has ended without it. A name that is somebody's by now is left alone. */
+export async function releaseReservedRole(client: Queryable, name: string): Promise<void> {
+  const found = await client.query<{ taken: boolean }>(
+    `DELETE FROM nodedb.reserved_role WHERE name = $1
+     RETURNING EXISTS (SELECT FROM nodedb.principal p WHERE p.name = $1)
+            OR EXISTS (SELECT FROM nodedb.role r WHERE r.name = $1) AS taken`,
+    [name],
   );
-  for (const { name } of found.rows) await client.query(`DROP ROLE IF EXISTS ${escapeIdentifier(name)}`);
+  if (found.rows[0]?.taken === false) await client.query(`DROP ROLE IF EXISTS ${escapeIdentifier(name)}`);
 }
 
 /** Names whose backend has gone: left behind by a crash. */

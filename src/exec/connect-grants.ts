@@ -92,20 +92,16 @@ async function requireDatabase(client: Queryable, database: Name): Promise<void>
   });
 }
 
-/**
- * Databases belong to no tenant, but one that only principals of other tenants were let into is theirs: an admin must not
- * open it for the own tenant.
- */
+/** An admin lets its tenant into the databases that it can reach itself, or somebody of its tenant: not into others. */
 export async function requireOwnTenant(
   client: Queryable,
   caller: PrincipalRecord,
   database: Name,
 ): Promise<void> {
   if (isSuperuser(caller)) return;
-  const found = await client.query<{ own: boolean; others: boolean }>(
+  const found = await client.query<{ own: boolean }>(
     `SELECT pg_catalog.has_database_privilege($2::pg_catalog.text, d.oid, 'CONNECT')
-              OR coalesce(pg_catalog.bool_or(h.tenant_id = $3), false) AS own,
-            coalesce(pg_catalog.bool_or(h.tenant_id <> $3), false) AS others
+              OR coalesce(pg_catalog.bool_or(h.tenant_id = $3), false) AS own
        FROM pg_catalog.pg_database d
        LEFT JOIN LATERAL (
          SELECT p.tenant_id FROM pg_catalog.aclexplode(d.datacl) a
@@ -117,8 +113,8 @@ export async function requireOwnTenant(
     [database.text, caller.name, String(caller.tenantId)],
   );
   const row = found.rows[0];
-  if (row?.others === true && !row.own) {
-    throw denied(`database "${database.text}" belongs to another tenant`);
+  if (row?.own === false) {
+    throw denied(`database "${database.text}" is not open to your tenant`);
   }
 }
 

@@ -1,6 +1,6 @@
 /** Which names a user may have. */
 
-import { adoptReservedRole, findReservation } from "../catalog/reserved-roles.ts";
+import { adoptReservedRole, findReservation, releaseReservedRole } from "../catalog/reserved-roles.ts";
 import type { Queryable } from "../catalog/users.ts";
 import type { Name } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
@@ -57,8 +57,15 @@ export async function claimRoleName(
   name: Name,
   transaction: OpenTransaction | undefined,
 ): Promise<"free" | "reserved"> {
-  if (!(await roleExists(client, name.text))) return "free";
   const reservation = await findReservation(client, name.text, transaction?.backend);
+  if (reservation === "abandoned") {
+    await releaseReservedRole(client, name.text);
+    return "free";
+  }
+  if (!(await roleExists(client, name.text))) {
+    await adoptReservedRole(client, name.text);
+    return "free";
+  }
   if (reservation === "others") throw beingCreated(name.text);
   if (reservation === "none") {
     throw new SqlError("duplicate_object", `role "${name.text}" already exists`, {
@@ -68,6 +75,12 @@ export async function claimRoleName(
   }
   await adoptReservedRole(client, name.text);
   return "reserved";
+}
+
+/** @throws SqlError serialization_failure when an open transaction is about to create a role of that name */
+export async function refuseNameBeingCreated(client: Queryable, name: string): Promise<void> {
+  const reservation = await findReservation(client, name, undefined);
+  if (reservation === "mine" || reservation === "others") throw beingCreated(name);
 }
 
 export function beingCreated(name: string): SqlError {

@@ -140,10 +140,14 @@ function translate(error: unknown): unknown {
     case "22P05":
       return new SqlError("character_not_in_repertoire", error.message, cause);
     case "55P03":
-      return new SqlError("object_not_in_prerequisite_state", "the user's objects are in use", {
-        ...cause,
-        hint: "Try again when its transactions have ended.",
-      });
+      return new SqlError(
+        "object_not_in_prerequisite_state",
+        "what this changes is locked by another transaction",
+        {
+          ...cause,
+          hint: "Try again when it has ended; it may be your own.",
+        },
+      );
     case "42501":
       // The front-end's own login lacks a right: its name and reason are for the log.
       return new SqlError("insufficient_privilege", "permission denied: the upstream login may not do this", {

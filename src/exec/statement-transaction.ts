@@ -9,7 +9,7 @@ import type { HeldWrite } from "../catalog/catalog.ts";
 import {
   findAbandonedRoles,
   type ReservingBackend,
-  releaseReservedRoles,
+  releaseReservedRole,
   reserveRole,
 } from "../catalog/reserved-roles.ts";
 import type { Statement } from "../ddl/statement.ts";
@@ -125,24 +125,28 @@ export class StatementTransaction {
     const names = [...this.#reserved];
     this.#reserved.clear();
     if (names.length === 0) return;
-    try {
-      await this.#deps.catalog.write((client) => releaseReservedRoles(client, names));
-    } catch (error) {
-      this.#deps.log.warn(
-        { err: error, roles: names },
-        "reserved roles could not be dropped; the next start does it",
-      );
+    for (const name of names) {
+      try {
+        await this.#deps.catalog.write((client) => releaseReservedRole(client, name));
+      } catch (error) {
+        // Somebody has granted it something meanwhile.
+        this.#deps.log.warn({ err: error, role: name }, "a reserved role could not be dropped");
+      }
     }
   }
 
   async #commit(held: HeldWrite<{ touched: Set<number> }>): Promise<void> {
-    // The roles of statements that a savepoint took back stay reserved; the others are now somebody's.
-    for (const { statement } of this.#entries) {
-      const name = createdRole(statement);
-      if (name !== undefined) this.#reserved.delete(name);
+    const entries = this.#entries;
+    try {
+      await translateErrors(() => held.commit());
+      // The roles of statements that a savepoint took back stay reserved; the others are now somebody's.
+      for (const { statement } of entries) {
+        const name = createdRole(statement);
+        if (name !== undefined) this.#reserved.delete(name);
+      }
+    } finally {
+      await this.discard();
     }
-    await translateErrors(() => held.commit());
-    await this.discard();
     await followUp(this.#deps, held.result.touched);
   }
 
@@ -178,7 +182,7 @@ export async function reapReservedRoles(deps: Pick<ExecutorDependencies, "catalo
   try {
     for (const name of await deps.catalog.read(findAbandonedRoles)) {
       await deps.catalog
-        .write((client) => releaseReservedRoles(client, [name]))
+        .write((client) => releaseReservedRole(client, name))
         .catch((error: unknown) => {
           deps.log.warn({ err: error, role: name }, "an abandoned role could not be dropped");
         });

@@ -5,7 +5,7 @@
  */
 
 import type { Statement } from "../ddl/statement.ts";
-import type { TransactionControl } from "../ddl/transaction-control.ts";
+import { parseTransactionControl, type TransactionControl } from "../ddl/transaction-control.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { Column } from "../exec/result.ts";
 import { endsPipeline, isTransactionOfItsOwn, type PreparedCommit } from "../exec/statement-transaction.ts";
@@ -94,10 +94,8 @@ export class ExtendedQuery {
     return this.#controls.size > 0;
   }
 
-  /** A statement that is being prepared under this name controls the transaction, or does not. */
-  noteControl(name: ObjectName, control: TransactionControl | undefined): void {
-    if (control === undefined) this.#controls.delete(name);
-    else this.#controls.set(name, control);
+  isControl(name: ObjectName): boolean {
+    return this.#controls.has(name);
   }
 
   /** True when Execute of this portal is not the upstream's alone. */
@@ -145,8 +143,10 @@ export class ExtendedQuery {
     await this.#relay.settle();
     if (this.#isSkipping()) return;
     this.#relay.sendExtended(message);
-    if (close.target === "statement") this.#statements.delete(close.name);
-    else this.#portals.delete(close.name);
+    if (close.target === "statement") {
+      this.#statements.delete(close.name);
+      this.#controls.delete(close.name);
+    } else this.#portals.delete(close.name);
     this.#updateRelay();
   }
 
@@ -177,6 +177,9 @@ export class ExtendedQuery {
     // Refused, for example because the name is taken: what stood under it still does.
     if (this.#isSkipping()) return;
     this.#statements.delete(parse.statement);
+    this.#controls.delete(parse.statement);
+    const control = parseTransactionControl(parse.text, 0, parse.text.length);
+    if (control !== undefined) this.#controls.set(parse.statement, control);
     if (statement !== "forward") this.#statements.set(parse.statement, { statement, columns });
     this.#updateRelay();
   }
@@ -209,12 +212,14 @@ export class ExtendedQuery {
     }
     let hasFailed = this.#isSkipping();
     let ready: Buffer | undefined;
+    const release = this.#relay.boundCommit();
     await this.#relay.converseSync(message, (type, body) => {
       if (type === "E") hasFailed = true;
       if (type !== "Z") return "forward";
       ready = Buffer.from(body);
       return "finish";
     });
+    release();
     try {
       if (hasFailed || ready === undefined) await prepared?.rollback();
       else await prepared?.commit();
@@ -276,15 +281,21 @@ export class ExtendedQuery {
       return;
     }
     let tag: string | undefined;
+    const release = this.#relay.boundCommit();
     await this.#relay.converse(Buffer.concat([message, flush]), false, (type, body) => {
       if (type === "E") return "forward-and-finish";
       if (type !== "C") return "forward";
       tag = decodeCommandComplete(body);
       return "finish";
     });
+    release();
     try {
-      if (prepared !== undefined) await (tag === "COMMIT" ? prepared.commit() : prepared.rollback());
-      else if (tag !== undefined) await followControl(this.#session, control);
+      if (prepared !== undefined && tag === "COMMIT") await prepared.commit();
+      else if (prepared !== undefined) {
+        await prepared.rollback();
+        // The name means another statement by now: the block goes on, without what belonged to it.
+        if (tag !== undefined && tag !== "ROLLBACK") throw notTheCommit();
+      } else if (tag !== undefined) await followControl(this.#session, control);
     } catch (error) {
       await this.#fail(error);
       return;
@@ -323,6 +334,12 @@ export class ExtendedQuery {
     this.#relay.hasOwn = this.hasOwn;
     this.#relay.isWatchingTransaction = this.#paired.isOpen;
   }
+}
+
+function notTheCommit(): SqlError {
+  return new SqlError("serialization_failure", "the prepared COMMIT is another statement by now", {
+    hint: "Roll back, and prepare COMMIT again.",
+  });
 }
 
 /** The next rows, at most `maxRows` (0: all), and how the fetch ended. */

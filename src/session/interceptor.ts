@@ -56,7 +56,7 @@ export class StatementInterceptor implements Interceptor {
         ) {
           return verdicts.take;
         }
-        this.#noteControl(buffer, bodyStart, nameEnd, textEnd);
+        if (this.#concernsControl(buffer, bodyStart, nameEnd, textEnd)) return verdicts.take;
         return this.#mustRun(buffer, nameEnd + 1, textEnd) ? verdicts.take : verdicts.pass;
       }
       case letter.bind:
@@ -76,7 +76,7 @@ export class StatementInterceptor implements Interceptor {
         const name = buffer.toString("latin1", bodyStart + 1, nameEnd);
         const isOwn =
           buffer[bodyStart] === statementTarget
-            ? this.#extended.hasStatement(name)
+            ? this.#extended.hasStatement(name) || this.#extended.isControl(name)
             : this.#extended.hasPortal(name);
         return isOwn ? verdicts.take : verdicts.pass;
       }
@@ -109,6 +109,11 @@ export class StatementInterceptor implements Interceptor {
 
   onTransactionEnd(): void {
     this.#extended.onTransactionEnd();
+    const { paired, relay } = this.#session;
+    // Ended otherwise than by a COMMIT that was seen coming: what was rehearsed must not wait for another one.
+    if (!paired.isOpen) return;
+    void paired.discard();
+    relay.isWatchingTransaction = false;
   }
 
   close(): void {
@@ -135,14 +140,14 @@ export class StatementInterceptor implements Interceptor {
     return holdsOurs(text, 0, text.length, { standardConformingStrings });
   }
 
-  // Drivers prepare COMMIT once and run it for years: its name must be known before the first statement of ours.
-  #noteControl(buffer: Buffer, nameStart: number, nameEnd: number, textEnd: number): void {
-    const mayControl = mayBeTransactionControl(buffer, nameEnd + 1, textEnd);
-    if (!mayControl && !this.#extended.hasControls) return;
-    const name = buffer.toString("latin1", nameStart, nameEnd);
-    this.#extended.noteControl(
-      name,
-      mayControl ? parseTransactionControl(buffer, nameEnd + 1, textEnd) : undefined,
+  // Drivers prepare COMMIT once and run it for years: its name must be known before the first statement of ours, and known to
+  // have been taken by the upstream.
+  #concernsControl(buffer: Buffer, nameStart: number, nameEnd: number, textEnd: number): boolean {
+    if (mayBeTransactionControl(buffer, nameEnd + 1, textEnd)) {
+      return parseTransactionControl(buffer, nameEnd + 1, textEnd) !== undefined;
+    }
+    return (
+      this.#extended.hasControls && this.#extended.isControl(buffer.toString("latin1", nameStart, nameEnd))
     );
   }
 }

@@ -31,6 +31,9 @@ const maxInspectedBytes = 1024 * 1024 + 64 * 1024;
 /** What a client may send ahead while it waits for a statement of ours, in bytes; the rest waits in the kernel. */
 const maxKeptBytes = 64 * 1024;
 
+/** Longest COMMIT with statements of ours in it, in ms. */
+const maxHeldCommitMs = 5_000;
+
 const limits = { maxMessageBytes, maxInspectedBytes };
 
 const terminate = 0x58; // X
@@ -185,6 +188,28 @@ export class Relay {
 
   get isStopped(): boolean {
     return this.#isStopped;
+  }
+
+  /**
+   * Bounds the time of a COMMIT during which the catalog is held: a client's deferred triggers may run for as long as they
+   * like, and every administrator would wait for them. When it is over the session ends, and both parts are rolled back.
+   *
+   * @returns what takes the bound back
+   */
+  boundCommit(): () => void {
+    const timer = setTimeout(() => {
+      this.#listener.onFailure(
+        new SqlError(
+          "query_canceled",
+          "COMMIT took too long for a transaction that changes users, roles or keys",
+          {
+            severity: "FATAL",
+            hint: "Do what takes long in a transaction of its own.",
+          },
+        ),
+      );
+    }, maxHeldCommitMs);
+    return () => clearTimeout(timer);
   }
 
   /** Writes a message of ours to the client. */

@@ -89,10 +89,12 @@ async function commitBoth(
     return false;
   }
   let tag: string | undefined;
+  const release = relay.boundCommit();
   await forwardText(relay, text, part, (type, body) => {
     if (type === "C") tag = decodeCommandComplete(body);
     return type === "C" || keepSilent ? "drop" : "forward";
   });
+  release();
   relay.isWatchingTransaction = false;
   if (tag !== "COMMIT") {
     await prepared?.rollback();
