@@ -1,6 +1,7 @@
 /** GRANT and REVOKE CONNECT ON DATABASE: PostgreSQL's own privilege is the truth, and the catalog keeps no copy. */
 
 import { escapeIdentifier } from "pg";
+import { defaultTenantId } from "../catalog/tenants.ts";
 import type { PrincipalRecord, Queryable } from "../catalog/users.ts";
 import type { Name, Statement } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
@@ -92,16 +93,20 @@ async function requireDatabase(client: Queryable, database: Name): Promise<void>
   });
 }
 
-/** An admin lets its tenant into the databases that it can reach itself, or somebody of its tenant: not into others. */
+/**
+ * An admin lets its tenant into the databases that it can reach itself, or somebody of its tenant. One that nobody was let into
+ * by name counts as the default tenant's: the admin of another must not take it.
+ */
 export async function requireOwnTenant(
   client: Queryable,
   caller: PrincipalRecord,
   database: Name,
 ): Promise<void> {
   if (isSuperuser(caller)) return;
-  const found = await client.query<{ own: boolean }>(
+  const found = await client.query<{ own: boolean; others: boolean }>(
     `SELECT pg_catalog.has_database_privilege($2::pg_catalog.text, d.oid, 'CONNECT')
-              OR coalesce(pg_catalog.bool_or(h.tenant_id = $3), false) AS own
+              OR coalesce(pg_catalog.bool_or(h.tenant_id = $3), false) AS own,
+            coalesce(pg_catalog.bool_or(h.tenant_id <> $3), false) AS others
        FROM pg_catalog.pg_database d
        LEFT JOIN LATERAL (
          SELECT p.tenant_id FROM pg_catalog.aclexplode(d.datacl) a
@@ -113,7 +118,8 @@ export async function requireOwnTenant(
     [database.text, caller.name, String(caller.tenantId)],
   );
   const row = found.rows[0];
-  if (row?.own === false) {
+  if (row === undefined || row.own) return;
+  if (row.others || caller.tenantId !== defaultTenantId) {
     throw denied(`database "${database.text}" is not open to your tenant`);
   }
 }
