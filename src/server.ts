@@ -4,6 +4,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Pool } from "pg";
+import type { Identity } from "./auth/identity.ts";
 import { mayStay } from "./auth/live-session.ts";
 import { LoginGuard } from "./auth/login-guard.ts";
 import { loginRefusal } from "./auth/password.ts";
@@ -193,6 +194,16 @@ async function listenOn(
     scramIterations: auth.scramIterations,
     apiKeySaltSecret: deriveSecret(masterSecret, "API key salts"),
   };
+  const loginGuard = new LoginGuard({
+    lockout,
+    audit,
+    attemptsPerAddressPerMinute: auth.loginAttemptsPerIpPerMin,
+    attemptsPerUserPerMinute: auth.loginAttemptsPerUserPerMin,
+  });
+  const recordLogin = ({ principal, keyId }: Identity) => {
+    catalog.recordLogin(principal.id);
+    if (keyId !== undefined) catalog.recordKeyUse(keyId);
+  };
   const databaseNames = new DatabaseNames(adminPool, () => databases.forget());
   const stopClosingRevoked = closeRevokedSessions(catalog, registry, pool);
   const cancels = new Set<Promise<void>>();
@@ -224,17 +235,9 @@ async function listenOn(
           return cancel;
         },
         databaseExists: (name) => databaseNames.exists(name),
-        loginGuard: new LoginGuard({
-          lockout,
-          audit,
-          attemptsPerAddressPerMinute: auth.loginAttemptsPerIpPerMin,
-          attemptsPerUserPerMinute: auth.loginAttemptsPerUserPerMin,
-        }),
+        loginGuard,
         audit,
-        recordLogin: ({ principal, keyId }) => {
-          catalog.recordLogin(principal.id);
-          if (keyId !== undefined) catalog.recordKeyUse(keyId);
-        },
+        recordLogin,
       },
       registry,
       log,

@@ -1,13 +1,30 @@
 /** The result of an authentication, and the refusals that are logged but never told apart outside. */
 
+import type { PrincipalKind } from "../catalog/users.ts";
+
 /** How the client proved who it is; `SHOW SESSION` prints it. */
-export type AuthMethod = "scram-sha-256" | "scram-sha-256-plus";
+export type AuthMethod = "scram-sha-256" | "scram-sha-256-plus" | "api-key" | "jwt" | "certificate";
+
+/** A value as JSON has it. */
+export type JsonValue =
+  | string
+  | number
+  | boolean
+  | null
+  | readonly JsonValue[]
+  | { readonly [name: string]: JsonValue };
+
+/**
+ * What `$auth.<name>` reads. `id`, `role`, `roles` and `tenant_id` are always there; `org_id`, `scopes`, `email` and mapped
+ * claims where the credential has them.
+ */
+export type Claims = Readonly<Record<string, JsonValue>>;
 
 /** Whom a session acts for. */
 export interface Principal {
   /** The catalog's key; stays the same over a rename. */
   readonly id: number;
-  readonly kind: "user" | "service_account" | "api_key";
+  readonly kind: PrincipalKind;
   readonly name: string;
 }
 
@@ -32,6 +49,7 @@ export interface Identity {
   /** -1 is no limit. */
   readonly connectionLimit: number;
   readonly method: AuthMethod;
+  readonly claims: Claims;
   readonly expiresAt: Date | undefined;
 }
 
@@ -45,4 +63,9 @@ export type RefusalReason =
   | "channel_binding_mismatch"
   | "malformed_exchange"
   | "locked"
-  | "too_many_failures";
+  | "too_many_failures"
+  | "malformed_token"
+  | "unknown_key"
+  | "wrong_secret"
+  | "key_revoked"
+  | "key_expired";

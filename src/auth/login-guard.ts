@@ -59,6 +59,59 @@ export class LoginGuard {
     lockout.recordFailure(user);
   }
 
+  /** As `refusalFor`, of a token: what names its principal is in it, so that only the address counts. */
+  bearerRefusalFor(address: string): "too_many_failures" | undefined {
+    return this.#byAddress.isOver(addressKey(address)) ? "too_many_failures" : undefined;
+  }
+
+  /**
+   * Counts and audits a refused token. It locks no name: nobody can guess one, and whoever knows a key's id could lock its
+   * owner out.
+   */
+  recordBearerFailure(address: string, reason: RefusalReason): void {
+    if (reason === "too_many_failures") return;
+    const { audit } = this.#options;
+    audit.record({ event: "AuthFailure", source: address, detail: reason });
+    if (!this.#byAddress.add(addressKey(address))) return;
+    audit.record({
+      event: "AuthFailure",
+      source: address,
+      detail: "too_many_failures for this address: further ones within the minute are not recorded",
+    });
+  }
+
+  /**
+   * Audits a token that was accepted: each time when a session begins with it, else the first time that its principal comes
+   * with it from an address.
+   */
+  recordBearerSuccess(address: string, identity: Identity, sessionId: string | undefined): void {
+    const { principal, tenantId, keyId, method } = identity;
+    const who = { username: principal.name, tenantId, source: address, sessionId };
+    const { audit } = this.#options;
+    const isFirstUse = this.#isFirstUse(`${keyId ?? `${method} ${principal.id}`} ${address}`);
+    if (isFirstUse || sessionId !== undefined) {
+      audit.record({ ...who, event: "AuthSuccess", detail: method });
+    }
+    if (isFirstUse && keyId !== undefined) audit.record({ ...who, event: "KeyUsed", detail: `key ${keyId}` });
+  }
+
+  /** Audits a login that is good and not for the database that it asked for. */
+  recordDatabaseDenied(
+    address: string,
+    { principal, tenantId }: Identity,
+    database: string,
+    sessionId: string | undefined,
+  ): void {
+    this.#options.audit.record({
+      event: "AuthzDenied",
+      username: principal.name,
+      tenantId,
+      source: address,
+      sessionId,
+      detail: `database ${JSON.stringify(database)} is not among those of the principal or its key`,
+    });
+  }
+
   /** Clears the name's failures and audits the login; and a key that comes from an address for the first time. */
   recordSuccess(user: string, address: string, identity: Identity, sessionId: string): void {
     const { lockout, audit } = this.#options;

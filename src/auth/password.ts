@@ -3,9 +3,10 @@
 import type { ApiKeyRecord } from "../catalog/api-keys.ts";
 import type { PrincipalCache } from "../catalog/cache.ts";
 import type { PrincipalRecord } from "../catalog/users.ts";
+import { rankOf } from "../config/built-in-roles.ts";
 import { createMockVerifier, parseScramVerifier, type ScramVerifier } from "../scram/verifier.ts";
 import { effectiveDatabases } from "./effective-databases.ts";
-import type { AuthMethod, Identity, RefusalReason } from "./identity.ts";
+import type { AuthMethod, Claims, Identity, RefusalReason } from "./identity.ts";
 
 /** Why a login is refused although an exchange runs. */
 export type PasswordRefusal = Extract<
@@ -85,8 +86,15 @@ export function identityOf(record: PrincipalRecord, method: AuthMethod, key?: Ap
     ...(key === undefined ? {} : { keyId: key.keyId }),
     connectionLimit: record.connectionLimit,
     method,
+    claims: claimsOf(record),
     expiresAt: earlier(record.validUntil, key?.expiresAt),
   };
+}
+
+/** What `$auth` reads of a principal that the catalog knows all of. */
+function claimsOf({ name, roles, tenantId }: PrincipalRecord): Claims {
+  const [role = null] = roles.toSorted((one, other) => rankOf(other) - rankOf(one));
+  return { id: name, role, roles, tenant_id: tenantId };
 }
 
 function earlier(one: Date | undefined, other: Date | undefined): Date | undefined {

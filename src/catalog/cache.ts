@@ -22,6 +22,7 @@ export class PrincipalCache {
   #byName = new Map<string, PrincipalRecord>();
   #byId = new Map<number, PrincipalRecord>();
   #keysByOwner = new Map<number, readonly ApiKeyRecord[]>();
+  #keysById = new Map<string, ApiKeyRecord>();
   #tenants = new Map<number, Tenant>();
   #version: string | undefined;
   /** Loads run one after another, so that an older snapshot never replaces a newer one. */
@@ -62,6 +63,11 @@ export class PrincipalCache {
     return this.#tenants.get(tenantId)?.maxConnections;
   }
 
+  /** @returns undefined when there is no key of that id */
+  findKeyById(keyId: string): ApiKeyRecord | undefined {
+    return this.#keysById.get(keyId);
+  }
+
   /** @returns undefined when there is no key of that name */
   findKeyByName(name: string): ApiKeyRecord | undefined {
     for (const keys of this.#keysByOwner.values()) {
@@ -90,9 +96,11 @@ export class PrincipalCache {
       this.#tenants = new Map(tenants.map((tenant) => [tenant.id, tenant]));
       for (const id of ids) {
         this.#forget(id);
+        for (const { keyId } of this.keysOf(id)) this.#keysById.delete(keyId);
         this.#keysByOwner.delete(id);
       }
       for (const [ownerId, ofOwner] of byOwner(keys)) this.#keysByOwner.set(ownerId, ofOwner);
+      for (const key of keys) this.#keysById.set(key.keyId, key);
       for (const record of records) this.#remember(record);
       this.#changed();
     });
@@ -110,6 +118,7 @@ export class PrincipalCache {
       this.#byName = new Map();
       this.#byId = new Map();
       this.#keysByOwner = byOwner(keys);
+      this.#keysById = new Map(keys.map((key) => [key.keyId, key]));
       for (const record of records) this.#remember(record);
       // Read before the rows: should it be too old, the next comparison only loads once more.
       this.#version = version;

@@ -3,8 +3,11 @@
 import type { ClientBase } from "pg";
 import { withInherited } from "./roles.ts";
 
-/** Each has a PostgreSQL role of its name. An `api_key` is a key that belongs to nobody: it is its own owner. */
-export type PrincipalKind = "user" | "service_account" | "api_key";
+/**
+ * Each has a PostgreSQL role of its name. An `api_key` is a key that belongs to nobody: it is its own owner. An `external` one
+ * is who an OIDC provider says that it is.
+ */
+export type PrincipalKind = "user" | "service_account" | "api_key" | "external";
 
 /** One principal as the login path and the statements see it; never changed after it was read. */
 export interface PrincipalRecord {

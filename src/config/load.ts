@@ -2,6 +2,7 @@
 
 import { readFileSync, statSync } from "node:fs";
 import { resolve } from "node:path";
+import { builtInRoles } from "./built-in-roles.ts";
 import type { Config, ConfigMistake, UpstreamTls } from "./config.ts";
 import { KeyReader } from "./key-reader.ts";
 import { configKeys } from "./schema.ts";
@@ -37,15 +38,7 @@ const nodeFiles: ConfigFiles = {
 };
 
 /** Roles that the front-end or PostgreSQL makes itself, or words that name none. */
-const reservedNames = new Set([
-  "public",
-  "none",
-  "readonly",
-  "readwrite",
-  "admin",
-  "tenant_admin",
-  "superuser",
-]);
+const reservedNames = new Set<string>(["public", "none", ...builtInRoles]);
 
 /** Schemas that hold something else. */
 const schemasOfOthers = new Set(["public", "nodedb", "information_schema"]);

@@ -63,6 +63,7 @@ const kinds: Readonly<Record<PrincipalKind, { readonly noun: string; readonly dr
   user: { noun: "a user", drop: "DROP USER" },
   service_account: { noun: "a service account", drop: "DROP SERVICE ACCOUNT" },
   api_key: { noun: "an API key", drop: "DROP API KEY" },
+  external: { noun: "an external identity", drop: "DROP USER" },
 };
 
 /** For a principal of another kind than the statement is for. */

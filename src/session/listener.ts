@@ -170,14 +170,7 @@ export class Listener {
     try {
       requireDatabase(identity.databases, database);
     } catch (error) {
-      services.audit.record({
-        event: "AuthzDenied",
-        username: identity.principal.name,
-        tenantId: identity.tenantId,
-        source: address,
-        sessionId,
-        detail: `database ${JSON.stringify(database)} is not among those of the principal or its key`,
-      });
+      services.loginGuard.recordDatabaseDenied(address, identity, database, sessionId);
       throw error;
     }
     await services.prepareDatabase(database, identity);

@@ -68,8 +68,11 @@ describe("looking up a password credential", () => {
       databases: undefined,
       connectionLimit: 4,
       method: "scram-sha-256-plus",
+      claims: { id: "alice", role: "superuser", roles: ["readwrite", "superuser"], tenant_id: 1 },
       expiresAt: undefined,
     });
+    const analyst = { ...alice, roles: ["analyst", "reporter"] };
+    expect(identityOf(analyst, "scram-sha-256").claims.role).toBe("analyst");
   });
 
   it("narrows the identity to the databases and the lifetime of the key that was presented", () => {
