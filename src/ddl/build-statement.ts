@@ -38,7 +38,14 @@ function buildGrant(syntax: GrantSyntax, positionOf: PositionOf): Statement {
     case "revoke_roles":
     case "grant_roles": {
       if (syntax.type === "revoke_roles") refuseGrantor(syntax.grantor, positionOf);
-      return { kind: syntax.type, roles: buildNames(syntax.roles, "roles", positionOf), grantees };
+      const place = syntax.type === "grant_roles" ? syntax.grantOptions : null;
+      return {
+        kind: syntax.type,
+        roles: buildNames(syntax.roles, "roles", positionOf),
+        ...(syntax.onlyOurs ? { onlyOurs: true } : {}),
+        grantees,
+        ...(place === null ? {} : { grantOptions: { position: positionOf(place.offset) } }),
+      };
     }
     case "revoke_connect":
     case "grant_connect": {

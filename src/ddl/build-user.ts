@@ -13,7 +13,7 @@ import {
   refuseLongList,
   refuseRepeated,
 } from "./build-values.ts";
-import type { Name, Statement, UserOptions, UserReference } from "./statement.ts";
+import type { Name, Statement, UnsupportedOption, UserOptions, UserReference } from "./statement.ts";
 import type { OptionSyntax, UserStatementSyntax } from "./statement-syntax.ts";
 
 const useSetRole = "Use ALTER USER … SET ROLE.";
@@ -35,10 +35,15 @@ const unsupportedOptions: Readonly<Record<string, { readonly message?: string; r
   },
 };
 
-function unsupported(option: OptionSyntax, position: number, hint?: string): SqlError {
+function describeUnsupported(option: OptionSyntax, position: number, hint?: string): UnsupportedOption {
   const known = unsupportedOptions[option.word];
   const message = known?.message ?? `role option ${option.word} is not supported`;
-  return new SqlError("feature_not_supported", message, { position, hint: hint ?? known?.hint });
+  return { message, hint: hint ?? known?.hint, position };
+}
+
+function unsupported(option: OptionSyntax, position: number): SqlError {
+  const { message, hint } = describeUnsupported(option, position);
+  return new SqlError("feature_not_supported", message, { position, hint });
 }
 
 function buildConnectionLimit(
@@ -76,13 +81,16 @@ function buildFlag(
     case "SUPERUSER":
     case "NOSUPERUSER":
       // In ALTER it would have to add one role or take one away; only SET ROLE changes roles.
-      if (verb === "alter") throw unsupported(option, position, useSetRole);
-      if (option.word === "SUPERUSER") roles.push({ text: "superuser", position });
+      if (verb === "alter") building.unsupported ??= describeUnsupported(option, position, useSetRole);
+      else if (option.word === "SUPERUSER") roles.push({ text: "superuser", position });
       return;
     case "INHERIT":
       return;
     default:
-      if (option.word in unsupportedOptions) throw unsupported(option, position);
+      if (!(option.word in unsupportedOptions)) return;
+      // A role of PostgreSQL's own may be altered so; whose it is, the executor knows.
+      if (verb === "alter") building.unsupported ??= describeUnsupported(option, position);
+      else throw unsupported(option, position);
   }
 }
 
@@ -114,8 +122,15 @@ function buildOptions(
       case "roles":
         roles.push(...option.names.map((name) => buildName(name, positionOf)));
         break;
-      case "parent":
-        throw unsupported(option, positionOf(option.offset));
+      case "parent": {
+        const name = buildName(option.name, positionOf);
+        // Of somebody who can log in, PostgreSQL's two options are meant.
+        if (option.name.type !== "bare" || name.text !== "superuser") {
+          throw unsupported(option, positionOf(option.offset));
+        }
+        roles.push(name);
+        break;
+      }
       case "flag":
         buildFlag(option, verb, building, roles, positionOf);
         break;
@@ -152,25 +167,14 @@ function isLoginOrPassword(option: OptionSyntax): boolean {
   return option.word === "LOGIN" || option.word === "UNENCRYPTED PASSWORD";
 }
 
-/** Options of ALTER that the catalog keeps for a user. */
-function isKeptForUsers(option: OptionSyntax): boolean {
-  return option.type !== "flag" || option.word === "LOGIN" || option.word === "NOLOGIN";
-}
-
-function createStaysUpstream({ spelling, ifNotExists, options }: CreateSyntax): boolean {
+/**
+ * Whether CREATE ROLE asks for what only a role of PostgreSQL's own can be (CREATE ROLE n CREATEDB). A statement with a
+ * password never does: PostgreSQL would write it to its log.
+ */
+export function staysUpstream({ spelling, ifNotExists, options }: CreateSyntax): boolean {
   if (spelling === "USER" || ifNotExists || options.some(isLoginOrPassword)) return false;
   if (options.some((option) => option.type === "parent")) return false;
   return options.some((option) => option.type !== "flag" || !roleDefaults.has(option.word));
-}
-
-/**
- * Whether a ROLE spelling asks for what only a role of PostgreSQL's own can be (CREATE ROLE n CREATEDB). A
- * statement with a password never does: PostgreSQL would write it to its log.
- */
-export function staysUpstream(syntax: UserStatementSyntax): boolean {
-  if (syntax.type === "create") return createStaysUpstream(syntax);
-  if (syntax.type !== "alter" || syntax.spelling === "USER") return false;
-  return !syntax.options.some(isKeptForUsers);
 }
 
 /** As in PostgreSQL, CREATE ROLE makes a user when it can log in or has a password. */

@@ -62,9 +62,7 @@ function findPredicateEnd(text: string, offset: number, options: LexerOptions): 
 function isForPostgres(syntax: StatementSyntax): boolean {
   switch (syntax.type) {
     case "create":
-    case "alter":
       return staysUpstream(syntax);
-    case "grant_roles":
     case "grant_connect":
       return syntax.hasOptions;
     default:
@@ -77,8 +75,7 @@ function isForPostgres(syntax: StatementSyntax): boolean {
  *
  * @returns "forward" when the statement belongs to PostgreSQL: it does not begin as one of ours, or it is a ROLE
  *   spelling about a role of PostgreSQL's own, or one that the grammar does not know and that holds no string, or a
- *   GRANT with options (WITH ADMIN OPTION, GRANTED BY) that the catalog does not keep. Such a grant of a role of ours
- *   needs the rights of a PostgreSQL superuser, and the reconciler takes it back.
+ *   GRANT CONNECT with options (WITH GRANT OPTION, GRANTED BY) that the catalog does not keep.
  * @throws SqlError syntax_error with the position, in characters within `text`, and what was expected;
  *   feature_not_supported, invalid_parameter_value, reserved_name, character_not_in_repertoire for what the
  *   statement says; program_limit_exceeded and statement_too_complex for what it costs. No message holds a

@@ -115,19 +115,24 @@ export type GrantSyntax =
   | {
       readonly type: "grant_roles";
       readonly roles: readonly NameSyntax[];
+      /** Written GRANT ROLE. */
+      readonly onlyOurs: boolean;
       readonly grantees: readonly UserSyntax[];
-      /** WITH … or GRANTED BY … follows, which is PostgreSQL's to judge. */
-      readonly hasOptions: boolean;
+      /** Where WITH … or GRANTED BY … follows. */
+      readonly grantOptions: PlaceSyntax | null;
     }
   | {
       readonly type: "grant_connect";
       readonly databases: readonly NameSyntax[];
       readonly grantees: readonly UserSyntax[];
+      /** WITH … or GRANTED BY … follows, which is PostgreSQL's to judge. */
       readonly hasOptions: boolean;
     }
   | {
       readonly type: "revoke_roles";
       readonly roles: readonly NameSyntax[];
+      /** Written REVOKE ROLE. */
+      readonly onlyOurs: boolean;
       readonly grantees: readonly UserSyntax[];
       readonly grantor: PlaceSyntax | null;
     }

@@ -33,6 +33,15 @@ export interface UserOptions {
   /** -1 is no limit. */
   readonly connectionLimit?: number;
   readonly canLogin?: boolean;
+  /** In ALTER, the first option that only a role of PostgreSQL's own can have: an error for a user of ours. */
+  readonly unsupported?: UnsupportedOption;
+}
+
+/** An option that the front-end has no place for, and what to do instead. */
+export interface UnsupportedOption {
+  readonly message: string;
+  readonly hint: string | undefined;
+  readonly position: number;
 }
 
 export type UserStatement =
@@ -98,7 +107,11 @@ export type RoleStatement =
   | {
       readonly kind: "grant_roles" | "revoke_roles";
       readonly roles: readonly Name[];
+      /** Written GRANT ROLE, which PostgreSQL does not have: no role of its own is meant. */
+      readonly onlyOurs?: true;
       readonly grantees: readonly UserReference[];
+      /** WITH … or GRANTED BY …: PostgreSQL's for roles of its own, an error for ours. */
+      readonly grantOptions?: { readonly position: number };
     }
   | {
       readonly kind: "grant_connect" | "revoke_connect";

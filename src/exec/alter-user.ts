@@ -49,7 +49,8 @@ export async function alterUser(
     options.roles === undefined &&
     options.validUntil === undefined &&
     options.connectionLimit === undefined &&
-    options.canLogin === undefined;
+    options.canLogin === undefined &&
+    options.unsupported === undefined;
   // Before the transaction, which holds the catalog's lock; not for somebody who will be refused, as it costs milliseconds.
   // Its own refusal waits until it is certain that the statement is ours.
   const early = mayBeAllowed(cachedCaller(deps, context), reference, isOwnRight)
@@ -57,6 +58,10 @@ export async function alterUser(
     : undefined;
   await Promise.allSettled([early]);
   return alter(deps, statement, context, isOwnRight, async ({ client, caller }, user) => {
+    if (options.unsupported !== undefined) {
+      const { message, hint, position } = options.unsupported;
+      throw new SqlError("feature_not_supported", message, { hint, position });
+    }
     const verifier = await (early ?? verifierFor(deps, options.password));
     if (options.roles !== undefined) {
       refuseOwnRoles(caller, user);

@@ -69,9 +69,10 @@ export async function findRolesOf(
   return found;
 }
 
-export function missingRole(found: Pick<FoundRole, "name" | "position">): SqlError {
+export function missingRole(found: Pick<FoundRole, "name" | "position">, hint?: string): SqlError {
   return new SqlError("undefined_object", `role "${found.name}" does not exist`, {
     position: found.position,
+    hint,
   });
 }
 

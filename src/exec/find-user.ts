@@ -58,20 +58,20 @@ export function missingUser(missing: { readonly name: string; readonly position:
   });
 }
 
-/** What messages call each kind, and the statement that drops one. */
-const kinds: Readonly<Record<PrincipalKind, { readonly noun: string; readonly drop: string }>> = {
-  user: { noun: "a user", drop: "DROP USER" },
-  service_account: { noun: "a service account", drop: "DROP SERVICE ACCOUNT" },
-  api_key: { noun: "an API key", drop: "DROP API KEY" },
-  external: { noun: "an external identity", drop: "DROP USER" },
+/** What messages call each kind, and what its statements are about. */
+const kinds: Readonly<Record<PrincipalKind, { readonly noun: string; readonly object: string }>> = {
+  user: { noun: "a user", object: "USER" },
+  service_account: { noun: "a service account", object: "SERVICE ACCOUNT" },
+  api_key: { noun: "an API key", object: "API KEY" },
+  external: { noun: "an external identity", object: "USER" },
 };
 
 /** For a principal of another kind than the statement is for. */
 export function wrongKind(principal: PrincipalRecord, wanted: PrincipalKind, position?: number): SqlError {
-  const { noun, drop } = kinds[principal.kind];
+  const { noun, object } = kinds[principal.kind];
   return new SqlError("wrong_object_type", `"${principal.name}" is ${noun}, not ${kinds[wanted].noun}`, {
     position,
-    hint: `To drop it, use ${drop}.`,
+    hint: `Use ALTER ${object} or DROP ${object}.`,
   });
 }
 

@@ -22,6 +22,7 @@ export async function concernsForeignRole(client: Queryable, statement: Statemen
     }
     case "grant_roles":
     case "revoke_roles": {
+      if (statement.onlyOurs === true) return false;
       // GRANT alice TO bob, with a user as the role, is PostgreSQL's as well: it asks for ADMIN OPTION.
       const roles = await kindsOf(client, statement.roles);
       if (!roles.every((kind) => kind === "foreign" || kind === "principal")) return false;

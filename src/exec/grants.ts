@@ -76,8 +76,18 @@ function change(
     const roles = await findRolesOf(client, statement.roles, caller, adminRole);
     const grantees = await findRolesOf(client, statement.grantees, caller, adminRole);
     requireAdmin(caller, "grant and revoke roles");
-    for (const role of roles) requireRole(role);
+    for (const role of roles) requireRole(role, statement.onlyOurs === true);
     const principals = new Map(grantees.map((found) => [found.name, requireGrantee(found)]));
+    if (statement.grantOptions !== undefined) {
+      throw new SqlError(
+        "feature_not_supported",
+        "grant options are not supported for roles of the front-end",
+        {
+          position: statement.grantOptions.position,
+          hint: "Use ROLE admin for those who grant roles.",
+        },
+      );
+    }
     for (const principal of principals.values()) {
       requireNotAbove(caller, principal, "change the roles of this user");
       await replaceRoles(client, principal.id, await rolesAfter(scope, principal, statement.roles));
@@ -95,9 +105,13 @@ function change(
 }
 
 /** @throws SqlError for what cannot be granted by us */
-function requireRole(found: FoundRole): void {
+function requireRole(found: FoundRole, onlyOurs: boolean): void {
   if (found.kind === "missing") throw missingRole(found);
-  if (found.kind === "foreign") throw notOurs(found);
+  if (found.kind === "foreign") {
+    throw onlyOurs
+      ? missingRole(found, "For a role of PostgreSQL's own leave the word ROLE out.")
+      : notOurs(found);
+  }
   if (found.kind !== "principal") return;
   throw new SqlError("wrong_object_type", `"${found.name}" is not a role`, { position: found.position });
 }

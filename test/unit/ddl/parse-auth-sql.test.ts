@@ -57,6 +57,24 @@ describe("parseStatement, roles and grants", () => {
         spelling: "ROLE",
       },
     ],
+    [
+      "create role a inherit Admin",
+      { kind: "create_role", name: name("a"), ifNotExists: false, parent: name("admin") },
+    ],
+    [
+      "create role a inherit SUPERUSER /* c */ ;",
+      { kind: "create_role", name: name("a"), ifNotExists: false, parent: name("superuser") },
+    ],
+    [
+      "create role a login inherit superuser",
+      {
+        kind: "create_user",
+        name: name("a"),
+        ifNotExists: false,
+        options: { canLogin: true, roles: names("superuser") },
+        spelling: "ROLE",
+      },
+    ],
     ["alter role a set inherit b", { kind: "alter_role_parent", name: name("a"), parent: name("b") }],
     ["drop role a", { kind: "drop_role", names: names("a"), ifExists: false }],
     ["drop role if exists a, 'B'", { kind: "drop_role", names: names("a", "B"), ifExists: true }],
@@ -68,12 +86,27 @@ describe("parseStatement, roles and grants", () => {
     ["grant a to b", { kind: "grant_roles", roles: names("a"), grantees: names("b") }],
     [
       "grant role a, 'B' to c, current_user",
-      { kind: "grant_roles", roles: names("a", "B"), grantees: [name("c"), self] },
+      { kind: "grant_roles", roles: names("a", "B"), onlyOurs: true, grantees: [name("c"), self] },
     ],
     ["grant role to b", { kind: "grant_roles", roles: names("role"), grantees: names("b") }],
     ["grant role, a to b", { kind: "grant_roles", roles: names("role", "a"), grantees: names("b") }],
     ["grant connect to b", { kind: "grant_roles", roles: names("connect"), grantees: names("b") }],
-    ["revoke role a from b", { kind: "revoke_roles", roles: names("a"), grantees: names("b") }],
+    [
+      "revoke role a from b",
+      { kind: "revoke_roles", roles: names("a"), onlyOurs: true, grantees: names("b") },
+    ],
+    [
+      "grant a to b with admin option",
+      { kind: "grant_roles", roles: names("a"), grantees: names("b"), grantOptions: {} },
+    ],
+    [
+      "grant role a to b with inherit true, set false granted by c",
+      { kind: "grant_roles", roles: names("a"), onlyOurs: true, grantees: names("b"), grantOptions: {} },
+    ],
+    [
+      "grant a to b granted by current_user",
+      { kind: "grant_roles", roles: names("a"), grantees: names("b"), grantOptions: {} },
+    ],
     [
       "revoke admin, api from b cascade",
       { kind: "revoke_roles", roles: names("admin", "api"), grantees: names("b") },
@@ -99,9 +132,6 @@ describe("parseStatement, roles and grants", () => {
   });
 
   it.each([
-    "grant a to b with admin option",
-    "grant a to b with inherit true, set false granted by c",
-    "grant a to b granted by current_user",
     "grant connect on database d to b with grant option",
     "revoke admin option for a from b",
     "revoke grant option for connect on database d from b",
@@ -558,8 +588,7 @@ describe("GRANT and REVOKE against PostgreSQL's grammar", () => {
           const bareRoles = !privileges.some((word) => /^(select|all|create)/.test(word));
           if (expected === "privileges")
             expect([sql, actual]).toEqual([sql, isConnect && rest === "" ? "grant_connect" : "forward"]);
-          if (expected === "roles" && bareRoles)
-            expect([sql, actual]).toEqual([sql, rest === "" ? "grant_roles" : "forward"]);
+          if (expected === "roles" && bareRoles) expect([sql, actual]).toEqual([sql, "grant_roles"]);
         },
       ),
       { numRuns: 500 },
