@@ -49,7 +49,8 @@ export class Lockout {
   readonly #options: LockoutOptions;
   readonly #clock: () => number;
   readonly #counts = new Map<string, Count>();
-  readonly #cleared = new Set<string>();
+  /** Names whose failures are to be forgotten, with the moment of the login that succeeded, by the clock. */
+  readonly #cleared = new Map<string, number>();
   #timer: NodeJS.Timeout | undefined;
   #lastFlush: Promise<void> = Promise.resolve();
   #isComplete = false;
@@ -97,10 +98,10 @@ export class Lockout {
     this.#flushLater();
   }
 
-  /** A login succeeded. */
+  /** A login succeeded: the failures before it are forgotten. */
   recordSuccess(name: string): void {
     if (!this.#counts.delete(name)) return;
-    this.#cleared.add(name);
+    this.#cleared.set(name, this.#clock());
     this.#flushLater();
   }
 
@@ -159,24 +160,22 @@ export class Lockout {
       .filter(([, count]) => count.pending > 0)
       .map(([name, count]) => ({ name, count, pending: count.pending }));
     if (cleared.length > 0) {
-      await this.#options.pool.query(
-        `WITH locked AS MATERIALIZED (
-           SELECT f.name FROM nodedb.login_failure f
-            WHERE f.name = ANY ($1::pg_catalog.text[])
-              -- A lock that this process had not heard of when it let the login in holds all the same.
-              AND coalesce(f.locked_until <= pg_catalog.now(), true)
-            ORDER BY f.name COLLATE "C" FOR UPDATE)
-         UPDATE nodedb.login_failure f
-            SET failures = 0, locked_until = NULL, changed_at = pg_catalog.clock_timestamp()
-           FROM locked WHERE f.name = locked.name`,
-        [cleared],
-      );
-      for (const name of cleared) this.#cleared.delete(name);
+      const now = this.#clock();
+      await this.#options.pool.query(forgetFailures, [
+        cleared.map(([name]) => name),
+        cleared.map(([, succeededAtMs]) => now - succeededAtMs),
+      ]);
+      for (const [name, succeededAtMs] of cleared) {
+        // Not one that came while this was being written.
+        if (this.#cleared.get(name) === succeededAtMs) this.#cleared.delete(name);
+      }
     }
     if (batch.length > 0) {
+      const now = this.#clock();
       const result = await this.#options.pool.query<StoredCount & { is_new_lock: boolean }>(addFailures, [
         batch.map(({ name }) => name),
         batch.map(({ pending }) => pending),
+        batch.map(({ count }) => now - count.lastFailedAtMs),
         this.#options.maxFailures,
         this.#options.durationMs,
       ]);
@@ -244,21 +243,36 @@ const storedColumns = `name, failures,
   (EXTRACT(epoch FROM pg_catalog.now() - last_failed_at) * 1000)::pg_catalog.float8 AS failed_ago_ms,
   (EXTRACT(epoch FROM locked_until - pg_catalog.now()) * 1000)::pg_catalog.float8 AS locked_for_ms`;
 
-const lockSpan = "($4 * '1 millisecond'::pg_catalog.interval)";
+/**
+ * A lock that the process had not heard of when it let the login in holds all the same, and so do failures after it: it is
+ * written later than it was, and other front-ends may have written theirs before.
+ */
+const forgetFailures = `
+  WITH forgotten AS MATERIALIZED (
+    SELECT f.name FROM nodedb.login_failure f
+      JOIN unnest($1::pg_catalog.text[], $2::pg_catalog.float8[]) AS s (name, ago_ms) ON s.name = f.name
+     WHERE coalesce(f.locked_until <= pg_catalog.now(), true)
+       AND f.last_failed_at <= pg_catalog.now() - s.ago_ms * '1 millisecond'::pg_catalog.interval
+     ORDER BY f.name COLLATE "C" FOR UPDATE OF f)
+  UPDATE nodedb.login_failure f
+     SET failures = 0, locked_until = NULL, changed_at = pg_catalog.clock_timestamp()
+    FROM forgotten WHERE f.name = forgotten.name`;
+
+const lockSpan = "($5 * '1 millisecond'::pg_catalog.interval)";
 
 /** Adds failures to the counts; failures of a locked name are dropped, and a lock or a count that is over begins anew. */
 const addFailures = `
   INSERT INTO nodedb.login_failure AS f (name, failures, last_failed_at, locked_until, changed_at)
-  SELECT n.name, n.failures, pg_catalog.now(),
-         CASE WHEN n.failures >= $3::pg_catalog.int4 THEN pg_catalog.now() + ${lockSpan} END,
+  SELECT n.name, n.failures, pg_catalog.now() - n.ago_ms * '1 millisecond'::pg_catalog.interval,
+         CASE WHEN n.failures >= $4::pg_catalog.int4 THEN pg_catalog.now() + ${lockSpan} END,
          pg_catalog.clock_timestamp()
-    FROM unnest($1::pg_catalog.text[], $2::pg_catalog.int4[]) AS n (name, failures)
+    FROM unnest($1::pg_catalog.text[], $2::pg_catalog.int4[], $3::pg_catalog.float8[]) AS n (name, failures, ago_ms)
    ORDER BY n.name COLLATE "C" -- in one order on every front-end, so that no two wait for each other
   ON CONFLICT (name) DO UPDATE SET (failures, last_failed_at, locked_until, changed_at) = (
     SELECT CASE WHEN s.is_locked THEN f.failures ELSE s.total END,
-           CASE WHEN s.is_locked THEN f.last_failed_at ELSE pg_catalog.now() END,
+           CASE WHEN s.is_locked THEN f.last_failed_at ELSE greatest(f.last_failed_at, EXCLUDED.last_failed_at) END,
            CASE WHEN s.is_locked THEN f.locked_until
-                WHEN s.total >= $3::pg_catalog.int4 THEN pg_catalog.now() + ${lockSpan} END,
+                WHEN s.total >= $4::pg_catalog.int4 THEN pg_catalog.now() + ${lockSpan} END,
            pg_catalog.clock_timestamp()
       FROM (SELECT coalesce(f.locked_until > pg_catalog.now(), false) AS is_locked,
                    EXCLUDED.failures
