@@ -193,6 +193,7 @@ async function listenOn(
     minPasswordLength: auth.minPasswordLength,
     scramIterations: auth.scramIterations,
     apiKeySaltSecret: deriveSecret(masterSecret, "API key salts"),
+    areKeysPasswords: auth.apiKeys.pgwire,
   };
   const loginGuard = new LoginGuard({
     lockout,
@@ -227,6 +228,7 @@ async function listenOn(
         logins: {
           cache: catalog.cache,
           mock: { secret: deriveSecret(masterSecret, "mock verifiers"), iterations: auth.scramIterations },
+          areKeysPasswords: auth.apiKeys.pgwire,
         },
         columnsOf: resultColumns,
         cancelUpstream: (connection) => {

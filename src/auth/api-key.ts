@@ -4,6 +4,7 @@ import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { Secret } from "../config/secret.ts";
 import { hmac } from "../scram/keys.ts";
 import { createScramVerifier, formatScramVerifier } from "../scram/verifier.ts";
+import type { ScramParameters } from "./scram-parameters.ts";
 
 /** A key as a client presents it. */
 export interface ApiKey {
@@ -18,9 +19,6 @@ const saltBytes = 16;
 
 /** RFC 4648 section 6 in lower case: 32 symbols, so that 5 random bits make one without bias. */
 const keyIdAlphabet = "abcdefghijklmnopqrstuvwxyz234567";
-
-/** Pinned: the keys of one owner are told apart after the exchange, which one salt and one count make possible. */
-export const apiKeyScramIterations = 4096;
 
 /** Parses the text a client presents; undefined when it cannot be one of our keys. */
 export function parseApiKey(text: string): ApiKey | undefined {
@@ -66,8 +64,8 @@ export function isKeySecret(secret: Secret, secretHash: Buffer): boolean {
 export type KeyHolder = { readonly ownerId: number } | { readonly keyId: string };
 
 /**
- * The salt that all SCRAM verifiers of one owner's keys share. On pgwire a client names the owner and not the key, so the
- * server must name a salt before it can know which key the proof was made with.
+ * The salt of the keys of an owner who has neither password nor key yet; they all share it. On pgwire a client names the owner
+ * and not the key, so the server must name a salt before it can know which key the proof was made with.
  *
  * @param saltSecret a derivate of the master secret; without it nobody can compute the salt of a name
  */
@@ -77,10 +75,6 @@ export function keySalt(saltSecret: Buffer, holder: KeyHolder): Buffer {
 }
 
 /** SCRAM verifier of the key's whole text, as PostgreSQL would store it; computed off the event loop. */
-export async function makeKeyVerifier(key: ApiKey, salt: Buffer): Promise<string> {
-  const verifier = await createScramVerifier(formatApiKey(key).reveal(), {
-    iterations: apiKeyScramIterations,
-    salt,
-  });
-  return formatScramVerifier(verifier);
+export async function makeKeyVerifier(key: ApiKey, parameters: ScramParameters): Promise<string> {
+  return formatScramVerifier(await createScramVerifier(formatApiKey(key).reveal(), parameters));
 }

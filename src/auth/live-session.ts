@@ -6,6 +6,8 @@ import { effectiveDatabases } from "./effective-databases.ts";
 import type { Identity } from "./identity.ts";
 import { loginRefusal } from "./password.ts";
 
+export type LiveCache = Pick<PrincipalCache, "findById" | "keysOf">;
+
 /** What of a session decides that. */
 export interface LiveSession {
   readonly identity: Identity;
@@ -16,11 +18,7 @@ export interface LiveSession {
  * False when its principal was dropped, locked out or has expired, when its key was dropped, revoked or has expired, or when
  * either has lost the database that it is in.
  */
-export function mayStay(
-  cache: Pick<PrincipalCache, "findById" | "keysOf">,
-  { identity, database }: LiveSession,
-  now: Date,
-): boolean {
+export function mayStay(cache: LiveCache, { identity, database }: LiveSession, now: Date): boolean {
   const { keyId, principal } = identity;
   const record = cache.findById(principal.id);
   if (record === undefined || loginRefusal(record, now) !== undefined) return false;

@@ -115,7 +115,8 @@ export class LoginGuard {
   /** Clears the name's failures and audits the login; and a key that comes from an address for the first time. */
   recordSuccess(user: string, address: string, identity: Identity, sessionId: string): void {
     const { lockout, audit } = this.#options;
-    lockout.recordSuccess(user);
+    // Else an application that logs in with its key would clear, again and again, what counts the guesses at the password.
+    if (identity.keyId === undefined || identity.principal.kind !== "user") lockout.recordSuccess(user);
     const who = {
       username: identity.principal.name,
       tenantId: identity.tenantId,

@@ -2,6 +2,7 @@
 
 import { randomBytes } from "node:crypto";
 import { createScramVerifier, formatScramVerifier, parseScramVerifier } from "../scram/verifier.ts";
+import type { ScramParameters } from "./scram-parameters.ts";
 
 export interface PasswordPolicy {
   /** In characters. */
@@ -16,8 +17,14 @@ export type NewPassword =
 /**
  * Hashes a password off the event loop, or takes over a verifier that the client made (psql's \password). The length of
  * the password behind such a verifier cannot be checked.
+ *
+ * @param ofKeys what the user's API keys are hashed with: a password that is hashed alike leaves them of use as passwords
  */
-export async function makeVerifier(password: string, policy: PasswordPolicy): Promise<NewPassword> {
+export async function makeVerifier(
+  password: string,
+  policy: PasswordPolicy,
+  ofKeys?: ScramParameters,
+): Promise<NewPassword> {
   if (password === "") return { ok: false, reason: "empty" };
   if (/^md5[0-9a-f]{32}$/.test(password)) return { ok: false, reason: "md5_hash" };
   if (password.startsWith("SCRAM-SHA-256$")) {
@@ -26,9 +33,11 @@ export async function makeVerifier(password: string, policy: PasswordPolicy): Pr
     return { ok: true, verifier: formatScramVerifier(verifier) };
   }
   if ([...password].length < policy.minPasswordLength) return { ok: false, reason: "too_short" };
-  const verifier = await createScramVerifier(password, {
-    iterations: policy.scramIterations,
-    salt: randomBytes(16),
-  });
+  // A password gets at least the work that the configuration asks for, also where that costs the keys their use.
+  const parameters =
+    ofKeys !== undefined && ofKeys.iterations >= policy.scramIterations
+      ? ofKeys
+      : { iterations: policy.scramIterations, salt: randomBytes(16) };
+  const verifier = await createScramVerifier(password, parameters);
   return { ok: true, verifier: formatScramVerifier(verifier) };
 }

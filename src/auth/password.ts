@@ -1,51 +1,11 @@
-/** From a user name to what a SCRAM login is checked against, and from a successful exchange to an Identity. */
+/** Whether a principal may log in, and its Identity once its credential has been verified. */
 
 import type { ApiKeyRecord } from "../catalog/api-keys.ts";
 import type { PrincipalCache } from "../catalog/cache.ts";
 import type { PrincipalRecord } from "../catalog/users.ts";
 import { rankOf } from "../config/built-in-roles.ts";
-import { createMockVerifier, parseScramVerifier, type ScramVerifier } from "../scram/verifier.ts";
 import { effectiveDatabases } from "./effective-databases.ts";
-import type { AuthMethod, Claims, Identity, RefusalReason } from "./identity.ts";
-
-/** Why a login is refused although an exchange runs. */
-export type PasswordRefusal = Extract<
-  RefusalReason,
-  "unknown_user" | "no_password" | "login_disabled" | "expired"
->;
-
-/**
- * What the exchange runs against. It always runs in full: a refusal is acted upon at its last step only, so that
- * neither its course nor its time tells whether a user exists.
- */
-export type PasswordCredential =
-  | { readonly ok: true; readonly verifier: ScramVerifier; readonly record: PrincipalRecord }
-  | { readonly ok: false; readonly verifier: ScramVerifier; readonly reason: PasswordRefusal };
-
-/** What the verifiers of users that do not exist are made of: the salt stays the same for the same name. */
-export interface MockCredentials {
-  readonly secret: Buffer;
-  readonly iterations: number;
-}
-
-/** Looks a user up for a password login; asks only the cache. */
-export function lookupPasswordCredential(
-  cache: Pick<PrincipalCache, "findByName">,
-  name: string,
-  now: Date,
-  mock: MockCredentials,
-): PasswordCredential {
-  const record = cache.findByName(name);
-  const stored = record?.scramVerifier === undefined ? undefined : parseScramVerifier(record.scramVerifier);
-  if (record === undefined || stored === undefined) {
-    const verifier = createMockVerifier(mock.secret, name, mock.iterations);
-    return { ok: false, verifier, reason: record === undefined ? "unknown_user" : "no_password" };
-  }
-  const reason = loginRefusal(record, now);
-  return reason === undefined
-    ? { ok: true, verifier: stored, record }
-    : { ok: false, verifier: stored, reason };
-}
+import type { AuthMethod, Claims, Identity } from "./identity.ts";
 
 /** Why this user may not log in now, however it proves who it is. @returns undefined when it may */
 export function loginRefusal(record: PrincipalRecord, now: Date): "login_disabled" | "expired" | undefined {

@@ -81,16 +81,16 @@ export function acceptedVerifiers(key: ApiKeyRecord, now: Date): readonly KeyVer
   return previous !== undefined && previous.validUntil > now ? [current, previous] : [current];
 }
 
-/** Reads every key. */
+/** Reads every key, in the order of their creation. */
 export async function loadApiKeys(client: Queryable): Promise<ApiKeyRecord[]> {
-  const result = await client.query<ApiKeyRow>(selectKey);
+  const result = await client.query<ApiKeyRow>(`${selectKey} ORDER BY k.id`);
   return result.rows.map(toRecord);
 }
 
-/** Reads the keys of these principals. */
+/** Reads the keys of these principals, in the order of their creation. */
 export async function loadApiKeysOf(client: Queryable, ownerIds: readonly number[]): Promise<ApiKeyRecord[]> {
   const result = await client.query<ApiKeyRow>(
-    `${selectKey} WHERE k.owner_id = ANY ($1::pg_catalog.int8[])`,
+    `${selectKey} WHERE k.owner_id = ANY ($1::pg_catalog.int8[]) ORDER BY k.id`,
     [ownerIds.map(String)],
   );
   return result.rows.map(toRecord);

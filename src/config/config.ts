@@ -53,6 +53,8 @@ export interface Config {
     readonly loginAttemptsPerIpPerMin: number;
     /** Failures only; 0 is unlimited. */
     readonly loginAttemptsPerUserPerMin: number;
+    /** Whether a key is taken as a password by the PostgreSQL protocol. */
+    readonly apiKeys: { readonly pgwire: boolean };
   };
   readonly audit: { readonly level: "minimal" | "standard" | "full" };
   readonly log: {

@@ -98,6 +98,7 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
       lockoutDurationMs: reader.number("auth.lockout_duration"),
       loginAttemptsPerIpPerMin: reader.number("auth.login_attempts_per_ip_per_min"),
       loginAttemptsPerUserPerMin: reader.number("auth.login_attempts_per_user_per_min"),
+      apiKeys: { pgwire: reader.boolean("auth.api_keys.pgwire") },
     },
     audit: { level: reader.choice("audit.level") ?? "standard" },
     log: {

@@ -252,6 +252,13 @@ export const configKeys = [
     live: false,
   },
   {
+    key: "auth.api_keys.pgwire",
+    type: { kind: "boolean" },
+    default: true,
+    doc: "Whether PostgreSQL clients may give an API key as the password of the user, service account or key whose name they log in with.",
+    live: false,
+  },
+  {
     key: "audit.level",
     type: { kind: "choice", choices: ["minimal", "standard", "full"] },
     default: "standard",

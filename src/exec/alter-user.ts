@@ -2,6 +2,13 @@
 
 import { escapeIdentifier } from "pg";
 import {
+  isSameParameters,
+  keysCutOff,
+  parametersOfKeys,
+  type ScramParameters,
+} from "../auth/scram-parameters.ts";
+import { type ApiKeyRecord, loadApiKeysOf } from "../catalog/api-keys.ts";
+import {
   countUsableSuperusers,
   findUserByName,
   loadUsersById,
@@ -53,8 +60,9 @@ export async function alterUser(
     options.unsupported === undefined;
   // Before the transaction, which holds the catalog's lock; not for somebody who will be refused, as it costs milliseconds.
   // Its own refusal waits until it is certain that the statement is ours.
+  const expected = expectedKeyParameters(deps, context, reference);
   const early = mayBeAllowed(cachedCaller(deps, context), reference, isOwnRight)
-    ? verifierFor(deps, options.password)
+    ? verifierFor(deps, options.password, expected)
     : undefined;
   await Promise.allSettled([early]);
   return alter(deps, statement, context, isOwnRight, async ({ client, caller }, user) => {
@@ -62,7 +70,10 @@ export async function alterUser(
       const { message, hint, position } = options.unsupported;
       throw new SqlError("feature_not_supported", message, { hint, position });
     }
-    const verifier = await (early ?? verifierFor(deps, options.password));
+    const keys = options.password === undefined ? [] : await loadApiKeysOf(client, [user.id]);
+    const ofKeys = parametersOfKeys(keys, new Date());
+    const isAsExpected = ofKeys === undefined || (expected && isSameParameters(ofKeys, expected));
+    const verifier = await (isAsExpected && early ? early : verifierFor(deps, options.password, ofKeys));
     if (options.roles !== undefined) {
       refuseOwnRoles(caller, user);
       const added = await resolveGrantableRoles(client, caller, options.roles, user.tenantId);
@@ -78,7 +89,32 @@ export async function alterUser(
     };
     if (verifier !== undefined) await switchOffStatementLog(client);
     await updateUserRow(client, user.id, changes);
+    return deps.areKeysPasswords ? cutOffNotices(verifier, keys) : [];
   });
+}
+
+/** Tells which keys the new password leaves without use on pgwire: a client that hashed it itself chose another salt. */
+function cutOffNotices(
+  verifier: string | null | undefined,
+  keys: readonly ApiKeyRecord[],
+): readonly string[] {
+  if (typeof verifier !== "string") return [];
+  const names = keysCutOff(verifier, keys, new Date()).map(({ name }) => `"${name}"`);
+  if (names.length === 0) return [];
+  return [
+    `API keys that can no longer be used as the password of this user, until ALTER API KEY … ROTATE: ${names.join(", ")}`,
+  ];
+}
+
+/** What the keys of the user were hashed with, as far as the cache knows. */
+function expectedKeyParameters(
+  deps: ExecutorDependencies,
+  context: ExecutionContext,
+  reference: UserReference,
+): ScramParameters | undefined {
+  const { cache } = deps.catalog;
+  const user = "self" in reference ? cachedCaller(deps, context) : cache.findByName(reference.text);
+  return user && parametersOfKeys(cache.keysOf(user.id), new Date());
 }
 
 export function setUserRoles(
@@ -98,6 +134,7 @@ export function setUserRoles(
     refuseOwnRoles(caller, user);
     const roles = await resolveGrantableRoles(client, caller, statement.roles, user.tenantId);
     await replaceRoles(client, user.id, roles);
+    return undefined;
   });
 }
 
@@ -116,6 +153,7 @@ export function setUserDefaultDatabase(
       throw new SqlError("invalid_catalog_name", `database "${database}" does not exist`, { position });
     }
     await updateUserRow(client, user.id, { defaultDatabase: database });
+    return undefined;
   });
 }
 
@@ -140,6 +178,7 @@ export function renameUser(
     );
     // The name is part of the derivation of the role's key, so that the upstream needs a new verifier.
     await updateUserRow(client, user.id, { name: newName.text, roleVersion: user.roleVersion + 1 });
+    return undefined;
   });
 }
 
@@ -148,6 +187,7 @@ export function renameUser(
  * role up to date.
  *
  * @param isOwnRight whether a user may do this to itself without being an admin
+ * @param change gives the notices for the client
  */
 function alter(
   deps: ExecutorDependencies,
@@ -158,7 +198,7 @@ function alter(
   },
   context: ExecutionContext,
   isOwnRight: boolean,
-  change: (scope: StatementScope, user: PrincipalRecord) => Promise<void>,
+  change: (scope: StatementScope, user: PrincipalRecord) => Promise<readonly string[] | undefined>,
 ): Result {
   return runWrite(deps, context, async (scope) => {
     const { client, caller } = scope;
@@ -173,7 +213,7 @@ function alter(
     const { user } = found;
     requireKind(user, "user", statement.user.position);
     requireNotAbove(caller, user, "alter this user");
-    await change(scope, user);
+    const notices = await change(scope, user);
     if (isSuperuser(user) && (await countUsableSuperusers(client)) === 0) {
       throw denied("this is the last superuser that can log in");
     }
@@ -183,7 +223,7 @@ function alter(
       await reconcileRoles(client, [desiredRoleOf(changed)], deps.roleOptions, hasNewKey);
     }
     scope.touch(user.id);
-    return { tag: `ALTER ${statement.spelling}`, notices: [] };
+    return { tag: `ALTER ${statement.spelling}`, notices: notices ?? [] };
   });
 }
 

@@ -1,10 +1,13 @@
 /** CREATE, ALTER, DROP and REVOKE API KEY. */
 
+import type { PoolClient } from "pg";
 import type { KeyHolder } from "../auth/api-key.ts";
+import type { ScramParameters } from "../auth/scram-parameters.ts";
 import {
   createApiKeyRow,
   deleteKeyRow,
   findApiKey,
+  loadApiKeysOf,
   revokeKeyRow,
   rotateKeyRow,
   setKeyDatabases,
@@ -36,7 +39,7 @@ import {
 import { momentAfter } from "./intervals.ts";
 import { material } from "./materials.ts";
 import { requireWithinOwner, resolveDatabases } from "./named-databases.ts";
-import { newApiKey } from "./new-api-key.ts";
+import { newApiKey, newKeyParameters } from "./new-api-key.ts";
 import type { StatementResult } from "./result.ts";
 import { checkNewName, claimRoleName } from "./role-names.ts";
 import { cachedCaller, desiredRoleOf, runWrite, type StatementScope } from "./run-statement.ts";
@@ -53,10 +56,13 @@ export async function createApiKey(
   statement: StatementOf<"create_api_key">,
   context: ExecutionContext,
 ): Result {
-  const made = newApiKey(deps, context);
+  const made = newApiKey(context);
   const name = statement.name ?? { text: made.keyId, position: 1 };
   const { holder } = statement;
-  const expected = "roles" in holder ? { keyId: made.keyId } : expectedOwner(deps, context, holder.owner);
+  const expected =
+    "roles" in holder
+      ? newKeyParameters(deps, { keyId: made.keyId })
+      : expectedParameters(deps, context, holder.owner);
   // Before the transaction, which holds the catalog's lock; not for somebody who will be refused, as it costs a millisecond.
   if (expected !== undefined) await made.verifiers(made.keyId, expected);
   return runWrite(deps, context, async (scope) => {
@@ -80,10 +86,11 @@ export async function createApiKey(
         : await material(context, "expires at", () => momentAfter(client, expires));
     const standAlone = "roles" in holder ? await createHolder(scope, name, holder.roles, context) : undefined;
     const ownerId = owner?.id ?? standAlone?.id ?? 0;
-    const verifiers = await made.verifiers(
-      made.keyId,
-      owner === undefined ? { keyId: made.keyId } : { ownerId },
-    );
+    const parameters =
+      owner === undefined
+        ? newKeyParameters(deps, { keyId: made.keyId })
+        : await ownersParameters(deps, client, owner, made.keyId);
+    const verifiers = await made.verifiers(made.keyId, parameters);
     await switchOffStatementLog(client);
     await createApiKeyRow(client, {
       ...verifiers,
@@ -158,14 +165,16 @@ export async function rotateApiKey(
   context: ExecutionContext,
 ): Result {
   const { name, overlap } = statement;
-  const made = newApiKey(deps, context);
+  const made = newApiKey(context);
   const { cache } = deps.catalog;
   const expected = cache.findKeyByName(name.text);
   const expectedHolder = expected && cache.findById(expected.ownerId);
   const caller = cachedCaller(deps, context);
   if (expected !== undefined && expectedHolder !== undefined) {
     const mayChange = caller.id === expectedHolder.id || isAdmin(caller);
-    if (mayChange) await made.verifiers(expected.keyId, holderOf(expectedHolder, expected.keyId));
+    const owner = { record: expectedHolder, keys: cache.keysOf(expectedHolder.id) };
+    const parameters = newKeyParameters(deps, holderOf(expectedHolder, expected.keyId), owner);
+    if (mayChange) await made.verifiers(expected.keyId, parameters);
   }
   return runWrite(deps, context, async (scope) => {
     const { client } = scope;
@@ -182,7 +191,7 @@ export async function rotateApiKey(
       overlap === undefined
         ? undefined
         : await material(context, "overlap until", () => momentAfter(client, overlap));
-    const verifiers = await made.verifiers(key.keyId, holderOf(owner, key.keyId));
+    const verifiers = await made.verifiers(key.keyId, await ownersParameters(deps, client, owner, key.keyId));
     await switchOffStatementLog(client);
     await rotateKeyRow(client, key.keyId, verifiers, overlapUntil);
     scope.touch(owner.id);
@@ -241,16 +250,28 @@ export function dropApiKey(
   });
 }
 
-/** Whose salt the verifier will need, as far as the cache knows. */
-function expectedOwner(
+/** What the verifier of a key for this owner will need, as far as the cache knows. */
+function expectedParameters(
   deps: ExecutorDependencies,
   context: ExecutionContext,
   reference: Name | { readonly self: true },
-): { readonly ownerId: number } | undefined {
+): ScramParameters | undefined {
+  const { cache } = deps.catalog;
   const caller = cachedCaller(deps, context);
-  const owner = "self" in reference ? caller : deps.catalog.cache.findByName(reference.text);
+  const owner = "self" in reference ? caller : cache.findByName(reference.text);
   if (owner === undefined || (owner.id !== caller.id && !isAdmin(caller))) return undefined;
-  return { ownerId: owner.id };
+  return newKeyParameters(deps, { ownerId: owner.id }, { record: owner, keys: cache.keysOf(owner.id) });
+}
+
+/** What the verifier of a key of this owner needs, as the transaction sees it. */
+async function ownersParameters(
+  deps: ExecutorDependencies,
+  client: PoolClient,
+  owner: PrincipalRecord,
+  keyId: string,
+): Promise<ScramParameters> {
+  const keys = await loadApiKeysOf(client, [owner.id]);
+  return newKeyParameters(deps, holderOf(owner, keyId), { record: owner, keys });
 }
 
 /** Whose salt a key of this owner has. */

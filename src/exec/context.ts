@@ -74,4 +74,6 @@ export interface ExecutorDependencies {
   readonly scramIterations: number;
   /** A derivate of the master secret, of which the salts of API keys are made. */
   readonly apiKeySaltSecret: Buffer;
+  /** Whether clients may give a key as their password. */
+  readonly areKeysPasswords: boolean;
 }

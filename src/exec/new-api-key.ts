@@ -10,7 +10,9 @@ import {
   keySalt,
   makeKeyVerifier,
 } from "../auth/api-key.ts";
-import type { KeyVerifiers } from "../catalog/api-keys.ts";
+import { type ScramParameters, scramParametersOf } from "../auth/scram-parameters.ts";
+import type { ApiKeyRecord, KeyVerifiers } from "../catalog/api-keys.ts";
+import type { PrincipalRecord } from "../catalog/users.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import { material } from "./materials.ts";
 
@@ -18,19 +20,14 @@ export class NewApiKey {
   /** For a key that has none yet. */
   readonly keyId = generateKeyId();
   readonly #secret = generateKeySecret();
-  readonly #saltSecret: Buffer;
   readonly #verifiers = new Map<string, Promise<string>>();
 
-  constructor(saltSecret: Buffer) {
-    this.#saltSecret = saltSecret;
-  }
-
-  /** What is stored; the expensive part is done once per holder, so that it can be asked for ahead of the transaction. */
-  async verifiers(keyId: string, holder: KeyHolder): Promise<KeyVerifiers> {
-    const name = JSON.stringify([keyId, holder]);
+  /** What is stored; the expensive part is done once per salt, so that it can be asked for ahead of the transaction. */
+  async verifiers(keyId: string, parameters: ScramParameters): Promise<KeyVerifiers> {
+    const name = JSON.stringify([keyId, parameters.salt.toString("hex"), parameters.iterations]);
     let verifier = this.#verifiers.get(name);
     if (verifier === undefined) {
-      verifier = makeKeyVerifier(this.#keyOf(keyId), keySalt(this.#saltSecret, holder));
+      verifier = makeKeyVerifier(this.#keyOf(keyId), parameters);
       this.#verifiers.set(name, verifier);
     }
     return { secretHash: hashKeySecret(this.#secret), scramVerifier: await verifier };
@@ -47,6 +44,20 @@ export class NewApiKey {
 }
 
 /** The key of this statement; the same one each time that it is run. */
-export function newApiKey(deps: ExecutorDependencies, context: ExecutionContext): NewApiKey {
-  return material(context, "api key", () => new NewApiKey(deps.apiKeySaltSecret));
+export function newApiKey(context: ExecutionContext): NewApiKey {
+  return material(context, "api key", () => new NewApiKey());
+}
+
+/**
+ * What a new key is hashed with: as the password of its owner and the keys that there are, so that each of them can log in.
+ *
+ * @param keys those of the owner
+ */
+export function newKeyParameters(
+  deps: Pick<ExecutorDependencies, "apiKeySaltSecret" | "scramIterations">,
+  holder: KeyHolder,
+  owner?: { readonly record: PrincipalRecord; readonly keys: readonly ApiKeyRecord[] },
+): ScramParameters {
+  const known = owner && scramParametersOf(owner.record, owner.keys, new Date());
+  return known ?? { salt: keySalt(deps.apiKeySaltSecret, holder), iterations: deps.scramIterations };
 }

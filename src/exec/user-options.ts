@@ -1,6 +1,7 @@
 /** The values that CREATE USER and ALTER USER share, checked: password, expiry, connection limit. */
 
 import { makeVerifier } from "../auth/new-password.ts";
+import type { ScramParameters } from "../auth/scram-parameters.ts";
 import { sqlstateOf } from "../catalog/connection.ts";
 import type { Queryable } from "../catalog/users.ts";
 import type { TextValue, UserOptions } from "../ddl/statement.ts";
@@ -10,15 +11,17 @@ import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 /**
  * Hashes the password of a statement; done before the transaction, which holds the catalog's lock.
  *
+ * @param ofKeys what the user's API keys are hashed with
  * @returns undefined when it is not mentioned, null for PASSWORD NULL
  * @throws SqlError invalid_parameter_value
  */
 export async function verifierFor(
   deps: Pick<ExecutorDependencies, "minPasswordLength" | "scramIterations">,
   password: UserOptions["password"],
+  ofKeys?: ScramParameters,
 ): Promise<string | null | undefined> {
   if (password === undefined || password.value === null) return password?.value;
-  const made = await makeVerifier(password.value, deps);
+  const made = await makeVerifier(password.value, deps, ofKeys);
   if (made.ok) return made.verifier;
   const { position } = password;
   switch (made.reason) {

@@ -18,6 +18,8 @@ export interface ServerChannelBinding {
 
 export interface ServerExchangeOptions {
   readonly verifier: ScramVerifier;
+  /** Further ones that a proof may fit, of the same salt and iteration count. */
+  readonly others?: readonly ScramVerifier[];
   /** Random and printable, for example 18 bytes in base64; an argument, so that an exchange can be replayed. */
   readonly serverNonce: string;
   readonly channelBinding: ServerChannelBinding;
@@ -27,7 +29,7 @@ type ChannelBindingFlag = "n" | "y" | "p";
 
 /** Waits for the client-final-message. Use it once: a proof is good for one nonce only. */
 export interface AwaitingClientFinal {
-  readonly verifier: ScramVerifier;
+  readonly verifiers: readonly ScramVerifier[];
   readonly channelBinding: ServerChannelBinding;
   readonly flag: ChannelBindingFlag;
   readonly clientFirstBare: string;
@@ -57,7 +59,13 @@ export type ClientFirstOutcome =
   | MalformedExchange;
 
 export type ClientFinalOutcome =
-  | { readonly kind: "accepted"; readonly serverFinal: string; readonly clientKey: Buffer }
+  | {
+      readonly kind: "accepted";
+      readonly serverFinal: string;
+      readonly clientKey: Buffer;
+      /** The one that the proof fits. */
+      readonly verifier: ScramVerifier;
+    }
   | RefusedExchange
   | MalformedExchange;
 
@@ -83,10 +91,10 @@ export function receiveClientFirst(
 }
 
 /**
- * Checks the client-final-message: `accepted` says that the client knows the password of the verifier,
+ * Checks the client-final-message: `accepted` says that the client knows the password of one of the verifiers,
  * and, with SCRAM-SHA-256-PLUS, that it sees our certificate.
  *
- * A mock verifier takes the same time and is always refused as a wrong password.
+ * A mock verifier takes the same time and is always refused as a wrong password. Every verifier is tried, whichever fits.
  */
 export function receiveClientFinal(exchange: AwaitingClientFinal, message: Buffer): ClientFinalOutcome {
   return orMalformed(() => readClientFinal(exchange, message));
@@ -123,10 +131,11 @@ function readClientFirst(
   }
   while (!reader.isAtEnd) reader.next();
 
-  const { verifier, serverNonce, channelBinding } = options;
+  const { verifier, others = [], serverNonce, channelBinding } = options;
   const nonce = clientNonce + serverNonce;
   const serverFirst = `r=${nonce},s=${verifier.salt.toString("base64")},i=${verifier.iterations}`;
-  const exchange = { verifier, channelBinding, flag, clientFirstBare, serverFirst, nonce };
+  const verifiers = [verifier, ...others];
+  const exchange = { verifiers, channelBinding, flag, clientFirstBare, serverFirst, nonce };
   return { kind: "continue", serverFirst, exchange };
 }
 
@@ -186,13 +195,16 @@ function readClientFinal(exchange: AwaitingClientFinal, message: Buffer): Client
     `${exchange.clientFirstBare},${exchange.serverFirst},${withoutProof}`,
     "latin1",
   );
-  const { verifier } = exchange;
-  const clientKey = xor(proof, hmac(verifier.storedKey, authMessage));
-  const isProven = timingSafeEqual(storedKeyOf(clientKey), verifier.storedKey);
-  // Only after the comparison, so that a mock exchange takes as long as a real one with a wrong password.
-  if (!isProven || verifier.kind === "mock") return { kind: "refused", reason: "wrong_password" };
-  const signature = hmac(verifier.serverKey, authMessage);
-  return { kind: "accepted", serverFinal: `v=${signature.toString("base64")}`, clientKey };
+  let proven: { readonly verifier: ScramVerifier; readonly clientKey: Buffer } | undefined;
+  for (const verifier of exchange.verifiers) {
+    const clientKey = xor(proof, hmac(verifier.storedKey, authMessage));
+    const isProven = timingSafeEqual(storedKeyOf(clientKey), verifier.storedKey);
+    // Only after the comparison, so that a mock exchange takes as long as a real one with a wrong password.
+    if (isProven && verifier.kind === "stored") proven ??= { verifier, clientKey };
+  }
+  if (proven === undefined) return { kind: "refused", reason: "wrong_password" };
+  const signature = hmac(proven.verifier.serverKey, authMessage);
+  return { kind: "accepted", serverFinal: `v=${signature.toString("base64")}`, ...proven };
 }
 
 /** Skips optional extensions up to the proof. */

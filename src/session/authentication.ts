@@ -2,7 +2,8 @@
 
 import { randomBytes } from "node:crypto";
 import type { Identity, RefusalReason } from "../auth/identity.ts";
-import { identityOf, lookupPasswordCredential, type MockCredentials } from "../auth/password.ts";
+import { identityOf } from "../auth/password.ts";
+import { lookupScramLogin, type ScramLoginOptions, settleScramLogin } from "../auth/scram-login.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import {
   type MalformedExchange,
@@ -19,11 +20,6 @@ import {
 import { decodeSaslInitialResponse, decodeSaslResponse } from "../wire/frontend-message.ts";
 import type { Transport } from "../wire/transport.ts";
 import type { HandshakeReader } from "./handshake-reader.ts";
-
-export interface PasswordLogins {
-  readonly cache: Parameters<typeof lookupPasswordCredential>[0];
-  readonly mock: MockCredentials;
-}
 
 export type AuthenticationOutcome =
   /** `finalMessage` is AuthenticationSASLFinal, still to be sent, together with AuthenticationOk. */
@@ -42,14 +38,14 @@ export async function authenticateBySasl(
   transport: Transport,
   user: string,
   channelBinding: Buffer | undefined,
-  logins: PasswordLogins,
+  logins: ScramLoginOptions,
 ): Promise<AuthenticationOutcome> {
   const binding = { data: channelBinding };
   transport.write(encodeAuthenticationSasl(offeredMechanisms(binding)));
   const first = await reader.readSaslAnswer();
   if (first.kind === "closed") return { kind: "closed" };
   const initial = decodeSaslInitialResponse(first.body);
-  const credential = lookupPasswordCredential(logins.cache, user, new Date(), logins.mock);
+  const login = lookupScramLogin(logins, user, new Date());
   let clientFirst = initial.initialResponse;
   if (clientFirst === null) {
     // A client may leave the first message out and be asked for it (RFC 4422 section 3.3).
@@ -60,7 +56,8 @@ export async function authenticateBySasl(
   }
   const begun = receiveClientFirst(
     {
-      verifier: credential.verifier,
+      verifier: login.verifier,
+      others: login.others,
       serverNonce: randomBytes(18).toString("base64"),
       channelBinding: binding,
     },
@@ -74,14 +71,14 @@ export async function authenticateBySasl(
   if (second.kind === "closed") return { kind: "closed" };
   const outcome = receiveClientFinal(begun.exchange, decodeSaslResponse(second.body));
   if (outcome.kind === "malformed") throw malformedExchange(outcome);
-  if (!credential.ok) return { kind: "refused", reason: credential.reason };
-  if (outcome.kind === "refused") return outcome;
+  if (outcome.kind === "refused") return { kind: "refused", reason: login.reason ?? outcome.reason };
+  const settled = settleScramLogin(login, outcome.verifier, new Date());
+  if (!settled.ok) return { kind: "refused", reason: settled.reason };
+  const { record, key } = settled;
+  const passwordMethod = initial.mechanism === scramSha256Plus ? "scram-sha-256-plus" : "scram-sha-256";
   return {
     kind: "accepted",
-    identity: identityOf(
-      credential.record,
-      initial.mechanism === scramSha256Plus ? "scram-sha-256-plus" : "scram-sha-256",
-    ),
+    identity: identityOf(record, key === undefined ? passwordMethod : "api-key", key),
     finalMessage: encodeAuthenticationSaslFinal(outcome.serverFinal),
   };
 }

@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 import { createServer, type Server, type Socket } from "node:net";
 import { requireDatabase } from "../auth/effective-databases.ts";
 import type { Identity } from "../auth/identity.ts";
+import { mayStay } from "../auth/live-session.ts";
 import { isCurrent } from "../auth/password.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
@@ -175,8 +176,10 @@ export class Listener {
     }
     await services.prepareDatabase(database, identity);
     if (transport.isClosed) return;
-    // From here on the registry ends the session when its user goes.
-    if (!isCurrent(services.logins.cache, identity, new Date())) {
+    // From here on the registry ends the session when its user or its key goes.
+    const { cache } = services.logins;
+    const now = new Date();
+    if (!isCurrent(cache, identity, now) || !mayStay(cache, { identity, database }, now)) {
       log.info({ peer, user: startup.user, reason: "changed_meanwhile" }, "login refused");
       throw refusal(startup.user);
     }

@@ -1,14 +1,15 @@
 /** What the sessions of a process share. */
 
 import type { Identity } from "../auth/identity.ts";
+import type { LiveCache } from "../auth/live-session.ts";
 import type { LoginGuard } from "../auth/login-guard.ts";
+import type { ScramLoginOptions } from "../auth/scram-login.ts";
 import type { Statement } from "../ddl/statement.ts";
 import type { Executor } from "../exec/execute.ts";
 import type { Column } from "../exec/result.ts";
 import type { Audit } from "../observe/audit.ts";
 import type { UpstreamPool } from "../upstream/pool.ts";
 import type { UpstreamConnection } from "../upstream/upstream-connection.ts";
-import type { PasswordLogins } from "./authentication.ts";
 import type { CancelRegistry } from "./cancel-registry.ts";
 
 export interface SessionServices {
@@ -17,7 +18,7 @@ export interface SessionServices {
   readonly executor: Executor;
   /** Makes the built-in roles' grants in a database before its first login; costs nothing the second time. */
   readonly prepareDatabase: (database: string, identity: Identity) => Promise<void>;
-  readonly logins: PasswordLogins;
+  readonly logins: ScramLoginOptions & { readonly cache: LiveCache };
   /** Columns of a statement of ours that returns rows. */
   readonly columnsOf: (statement: Statement) => readonly Column[] | undefined;
   /** Never rejects. */

@@ -164,7 +164,7 @@ for (const version of ["embedded", "debian"] as const) {
         const made = await make("boss", "CREATE API KEY k1 FOR USER worker");
         const key = cached(made.keyId);
         expect(isAccepted(made)).toBe(true);
-        const salt = keySalt(stack.deps.apiKeySaltSecret, { ownerId: principal("worker").id });
+        const salt = parseScramVerifier(principal("worker").scramVerifier ?? "")?.salt ?? Buffer.alloc(0);
         expect(key?.current.scramVerifier).toBe(
           formatScramVerifier(createScramVerifierSync(made.text, { iterations: 4096, salt })),
         );
@@ -172,6 +172,37 @@ for (const version of ["embedded", "debian"] as const) {
           "SELECT to_jsonb(k)::text AS text FROM nodedb.api_key k WHERE name = 'k1'",
         );
         expect(String(row?.text)).not.toContain(made.text.slice(-43));
+      });
+
+      test("hashes the first key of an owner without a password with a salt that nobody else has", async () => {
+        const made = await make("boss", "CREATE API KEY k0 FOR SERVICE ACCOUNT etl");
+        const salt = keySalt(stack.deps.apiKeySaltSecret, { ownerId: principal("etl").id });
+        expect(cached(made.keyId)?.current.scramVerifier).toBe(
+          formatScramVerifier(createScramVerifierSync(made.text, { iterations: 4096, salt })),
+        );
+      });
+
+      test("a new password is hashed as the keys are, and tells which keys another one cuts off", async () => {
+        const saltOf = (text: string | undefined) => parseScramVerifier(text ?? "")?.salt;
+        await run("boss", `CREATE USER rotating ${password}`);
+        const first = await make("boss", "CREATE API KEY p1 FOR rotating");
+        const keysSalt = saltOf(cached(first.keyId)?.current.scramVerifier);
+        expect(keysSalt).toEqual(saltOf(principal("rotating").scramVerifier));
+        expect((await run("boss", "ALTER USER rotating PASSWORD 'another one'")).notices).toEqual([]);
+        expect(saltOf(principal("rotating").scramVerifier)).toEqual(keysSalt);
+
+        const foreign = formatScramVerifier(
+          createScramVerifierSync("hashed by psql", { iterations: 4096, salt: Buffer.alloc(16, 9) }),
+        );
+        expect((await run("boss", `ALTER USER rotating PASSWORD '${foreign}'`)).notices).toEqual([
+          'API keys that can no longer be used as the password of this user, until ALTER API KEY … ROTATE: "p1"',
+        ]);
+        const rotated = await make("boss", "ALTER API KEY p1 ROTATE");
+        expect(saltOf(cached(rotated.keyId)?.current.scramVerifier)).toEqual(Buffer.alloc(16, 9));
+
+        await run("boss", "DROP API KEY p1");
+        await run("boss", "ALTER USER rotating PASSWORD 'yet another one'");
+        expect(saltOf(principal("rotating").scramVerifier)).not.toEqual(Buffer.alloc(16, 9));
       });
 
       test("keys of one owner share salt and iterations, those of another one do not", async () => {

@@ -1,7 +1,7 @@
 /** The Users section of the auth SQL contract, on the embedded PostgreSQL 18 and an external 15. */
 
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { lookupPasswordCredential } from "../../src/auth/password.ts";
+import { lookupScramLogin } from "../../src/auth/scram-login.ts";
 import { SqlError } from "../../src/errors/sql-error.ts";
 import type { StatementResult } from "../../src/exec/result.ts";
 import { createScramVerifierSync, formatScramVerifier } from "../../src/scram/verifier.ts";
@@ -17,6 +17,11 @@ for (const version of ["embedded", "debian"] as const) {
     const isThere = version === "embedded" || requireClient("PostgreSQL 15 (Debian)", hasDebianPostgres);
     let postgres: TestPostgres;
     let stack: CatalogStack;
+
+    function login(name: string) {
+      const { cache } = stack.catalog;
+      return lookupScramLogin({ cache, mock, areKeysPasswords: true }, name, new Date());
+    }
 
     beforeAll(async () => {
       if (!isThere) return;
@@ -90,9 +95,7 @@ for (const version of ["embedded", "debian"] as const) {
           tag: "CREATE USER",
           notices: [],
         });
-        expect(lookupPasswordCredential(stack.catalog.cache, "c1", new Date(), mock)).toMatchObject({
-          ok: true,
-        });
+        expect(login("c1")).toMatchObject({ reason: undefined });
         expect(stack.catalog.cache.findByName("c1")).toMatchObject({ tenantId: 1, roles: ["readwrite"] });
         expect(await pgRole("c1")).toMatchObject({
           rolcanlogin: true,
@@ -118,8 +121,8 @@ for (const version of ["embedded", "debian"] as const) {
 
       test("without a password nobody can log in with one", async () => {
         await as("boss", "CREATE USER c3");
-        const credential = lookupPasswordCredential(stack.catalog.cache, "c3", new Date(), mock);
-        expect(credential).toMatchObject({ ok: false, reason: "no_password" });
+        const credential = login("c3");
+        expect(credential).toMatchObject({ reason: "no_password" });
       });
 
       test("CREATE ROLE … LOGIN is the same with its own tag", async () => {
@@ -321,10 +324,7 @@ for (const version of ["embedded", "debian"] as const) {
         await as("boss", `CREATE USER a2 ${password}`);
         const id = stack.catalog.cache.findByName("a2")?.id;
         await as("boss", "ALTER USER a2 NOLOGIN");
-        expect(lookupPasswordCredential(stack.catalog.cache, "a2", new Date(), mock)).toMatchObject({
-          ok: false,
-          reason: "login_disabled",
-        });
+        expect(login("a2")).toMatchObject({ reason: "login_disabled" });
         const closing = stack.closed.find((entry) => entry.id === id);
         expect(closing?.error).toMatchObject({ sqlstate: "57P01", severity: "FATAL" });
         expect(await pgRole("a2")).toMatchObject({ rolcanlogin: false });
@@ -336,10 +336,7 @@ for (const version of ["embedded", "debian"] as const) {
         await as("boss", `CREATE USER a3 ${password}`);
         const id = stack.catalog.cache.findByName("a3")?.id;
         await as("boss", "ALTER USER a3 VALID UNTIL '2001-01-01'");
-        expect(lookupPasswordCredential(stack.catalog.cache, "a3", new Date(), mock)).toMatchObject({
-          ok: false,
-          reason: "expired",
-        });
+        expect(login("a3")).toMatchObject({ reason: "expired" });
         expect(stack.closed.some((entry) => entry.id === id)).toBe(true);
       });
 
@@ -433,10 +430,7 @@ for (const version of ["embedded", "debian"] as const) {
         const id = stack.catalog.cache.findByName("d1")?.id;
         expect(await tagOf("boss", "DROP USER d1")).toBe("DROP USER");
         expect(await pgRole("d1")).toBeUndefined();
-        expect(lookupPasswordCredential(stack.catalog.cache, "d1", new Date(), mock)).toMatchObject({
-          ok: false,
-          reason: "unknown_user",
-        });
+        expect(login("d1")).toMatchObject({ reason: "unknown_user" });
         expect(stack.closed.find((entry) => entry.id === id)?.error.sqlstate).toBe("57P01");
         expect(await refused("boss", "DROP USER d1")).toMatchObject({
           sqlstate: "42704",

@@ -135,6 +135,7 @@ export async function openCatalogStack(
     minPasswordLength: 8,
     scramIterations: 4096,
     apiKeySaltSecret: Buffer.alloc(32, 5),
+    areKeysPasswords: true,
   };
   let started: BootstrapResult;
   try {

@@ -1,18 +1,13 @@
-/** What a password login is checked against, and why it is refused. */
+/** The identity of a principal, and what is stored of a password. */
 
 import { describe, expect, it } from "vitest";
 import { makeVerifier } from "../../../src/auth/new-password.ts";
-import { identityOf, lookupPasswordCredential } from "../../../src/auth/password.ts";
+import { identityOf } from "../../../src/auth/password.ts";
 import type { ApiKeyRecord } from "../../../src/catalog/api-keys.ts";
 import type { PrincipalRecord } from "../../../src/catalog/users.ts";
-import {
-  createMockVerifier,
-  createScramVerifierSync,
-  formatScramVerifier,
-} from "../../../src/scram/verifier.ts";
+import { createScramVerifierSync, formatScramVerifier } from "../../../src/scram/verifier.ts";
 
 const now = new Date("2030-01-01T00:00:00Z");
-const mock = { secret: Buffer.alloc(32, 9), iterations: 4096 };
 const verifier = createScramVerifierSync("long enough", { iterations: 4096, salt: Buffer.alloc(16, 3) });
 const alice: PrincipalRecord = {
   id: 5,
@@ -30,32 +25,8 @@ const alice: PrincipalRecord = {
   databases: undefined,
 };
 
-function lookup(record: PrincipalRecord | undefined) {
-  return lookupPasswordCredential({ findByName: () => record }, "alice", now, mock);
-}
-
-describe("looking up a password credential", () => {
-  it("gives the stored verifier of a user who may log in", () => {
-    expect(lookup(alice)).toEqual({ ok: true, verifier, record: alice });
-  });
-
-  it("gives an unknown user, and one without a password, the same mock verifier each time", () => {
-    const expected = createMockVerifier(mock.secret, "alice", 4096);
-    expect(lookup(undefined)).toEqual({ ok: false, verifier: expected, reason: "unknown_user" });
-    expect(lookup({ ...alice, scramVerifier: undefined })).toEqual({
-      ok: false,
-      verifier: expected,
-      reason: "no_password",
-    });
-  });
-
-  it("keeps the real verifier and the reason aside for a user who may not log in", () => {
-    expect(lookup({ ...alice, canLogin: false })).toEqual({ ok: false, verifier, reason: "login_disabled" });
-    expect(lookup({ ...alice, validUntil: now })).toEqual({ ok: false, verifier, reason: "expired" });
-    expect(lookup({ ...alice, validUntil: new Date(now.getTime() + 1) })).toMatchObject({ ok: true });
-  });
-
-  it("makes the identity from the catalog's record", () => {
+describe("the identity of a principal", () => {
+  it("is made from the catalog's record", () => {
     expect(identityOf(alice, "scram-sha-256-plus")).toEqual({
       principal: { id: 5, kind: "user", name: "alice" },
       role: "alice",
@@ -75,7 +46,7 @@ describe("looking up a password credential", () => {
     expect(identityOf(analyst, "scram-sha-256").claims.role).toBe("analyst");
   });
 
-  it("narrows the identity to the databases and the lifetime of the key that was presented", () => {
+  it("is narrowed to the databases and the lifetime of the key that was presented", () => {
     const key: ApiKeyRecord = {
       keyId: "abcdefghijkl",
       name: "k",
@@ -116,6 +87,17 @@ describe("making a verifier", () => {
     ]);
     expect(first).toMatchObject({ ok: true, verifier: expect.stringMatching(/^SCRAM-SHA-256\$4100:/) });
     expect(second).not.toEqual(first);
+  });
+
+  it("hashes a password as the user's keys are hashed, unless the configuration asks for more work", async () => {
+    const salt = Buffer.alloc(16, 5);
+    expect(await makeVerifier("long enough", policy, { salt, iterations: 5000 })).toEqual({
+      ok: true,
+      verifier: formatScramVerifier(createScramVerifierSync("long enough", { salt, iterations: 5000 })),
+    });
+    expect(await makeVerifier("long enough", policy, { salt, iterations: 4099 })).toMatchObject({
+      verifier: expect.stringMatching(/^SCRAM-SHA-256\$4100:(?!BQUF)/),
+    });
   });
 
   it("takes a verifier as it is", async () => {

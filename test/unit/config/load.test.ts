@@ -84,6 +84,7 @@ describe("values", () => {
         lockoutDurationMs: 300_000,
         loginAttemptsPerIpPerMin: 30,
         loginAttemptsPerUserPerMin: 10,
+        apiKeys: { pgwire: true },
       },
       audit: { level: "standard" },
       log: { level: "info", format: "json" },

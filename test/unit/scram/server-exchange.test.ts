@@ -139,6 +139,19 @@ describe("the server side of SCRAM", () => {
     expect(outcome).toEqual({ kind: "refused", reason: "wrong_password" });
   });
 
+  test("tells which of several verifiers the proof fits, and signs with that one's key", () => {
+    const { iterations, salt } = verifier;
+    const other = createScramVerifierSync("crayon", { iterations, salt });
+    const among = { ...withoutTls, verifier: other, others: [verifier, verifier] };
+    const outcome = login("pencil", among);
+    expect(outcome).toMatchObject({ kind: "accepted", verifier });
+    expect(outcome).toEqual(login("pencil", { ...withoutTls, verifier }));
+    expect(login("crayon", among)).toMatchObject({ kind: "accepted", verifier: other });
+    expect(login("chalk", among)).toEqual({ kind: "refused", reason: "wrong_password" });
+    const mocked = { ...among, others: [{ ...verifier, kind: "mock" as const }] };
+    expect(login("pencil", mocked)).toEqual({ kind: "refused", reason: "wrong_password" });
+  });
+
   test("never accepts a mock verifier, even with the proof for its keys", () => {
     const mock = createMockVerifier(Buffer.alloc(32, 1), "nobody", 4096);
     expect(login("pencil", { ...withoutTls, verifier: mock })).toEqual({
