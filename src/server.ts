@@ -30,6 +30,7 @@ import { Listener } from "./session/listener.ts";
 import { SessionRegistry } from "./session/session-registry.ts";
 import { loadServerTls, type ServerTls } from "./session/tls.ts";
 import { cancelUpstream } from "./upstream/cancel.ts";
+import { ClaimsPublisher } from "./upstream/claims-publisher.ts";
 import { ForeignVerifierError, openUpstreamConnection } from "./upstream/login.ts";
 import { UpstreamPool, type UpstreamTarget } from "./upstream/pool.ts";
 import { deriveRoleCredential, deriveSecret } from "./upstream/role-credential.ts";
@@ -134,7 +135,12 @@ async function listenOn(
     masterSecret: isEmbedded ? undefined : masterSecret,
     defaultDatabase: upstream.defaultDatabase,
   };
-  const databases = createDatabasePreparer({ connect, roleOptions, log });
+  const databases = createDatabasePreparer({
+    connect,
+    roleOptions,
+    claims: { schema: auth.schema, masterSecret },
+    log,
+  });
   const recorders = await openRecorders({
     connection: { ...upstream.admin, database: upstream.defaultDatabase },
     changes: catalog.changes,
@@ -173,7 +179,13 @@ async function listenOn(
       timeoutMs: upstreamLoginTimeoutMs,
       nonce: () => randomBytes(18).toString("base64"),
     });
-  const pool = new UpstreamPool((target) => openWithRepair(target, open, deps, log), config.upstream, log);
+  const claims = new ClaimsPublisher(masterSecret);
+  const pool = new UpstreamPool(
+    (target) => openWithRepair(target, open, deps, log),
+    (connection, target) => claims.publish(connection, target),
+    config.upstream,
+    log,
+  );
   const deps: ExecutorDependencies = {
     catalog,
     adminConnection: upstream.admin,

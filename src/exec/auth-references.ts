@@ -24,6 +24,9 @@ export interface AuthFunctions {
 /** What every identity has: a function of the same name, without arguments. */
 const functionNames: readonly string[] = ["id", "role", "roles", "org_id", "tenant_id", "scopes", "email"];
 
+/** Those that are lists: behind ANY a bare sub-select would be read as rows, and not as an array. */
+const listNames: readonly string[] = ["roles", "scopes"];
+
 /** A name in SQL text, quoted only where it has to be: the text shows up in errors and in pg_policies. */
 function quoteName(name: string): string {
   if (/^[a-z_][a-z0-9_]*$/.test(name) && !isReservedWord(name)) return name;
@@ -44,6 +47,7 @@ function callOf({ name, contains }: AuthReference, functions: AuthFunctions): st
   const schema = quoteName(functions.schema);
   // A function without arguments that stands alone runs for each row; a sub-select that refers to no row runs once.
   if (contains !== undefined) return `(SELECT ${schema}.has_scope(${contains}))`;
+  if (listNames.includes(name)) return `((SELECT ${schema}.${name}())::pg_catalog.text[])`;
   if (functionNames.includes(name)) return `(SELECT ${schema}.${name}())`;
   if (functions.claims.has(name)) return `(SELECT ${schema}.claim(${escapeLiteral(name).trimStart()}))`;
   return undefined;
@@ -76,7 +80,7 @@ export function rewriteAuth(text: Buffer, functions: AuthFunctions, options: Lex
 export function showAuthReferences(expression: string, { schema }: Pick<AuthFunctions, "schema">): string {
   const prefix = quoteName(schema).replaceAll(/[^\w]/g, "\\$&");
   const calls = new RegExp(
-    `\\( SELECT ${prefix}\\.(\\w+)\\((?:'((?:[^'\\\\]|'')*)'::text)?\\) AS \\1\\)`,
+    `\\( SELECT ${prefix}\\.(\\w+)\\((?:'((?:[^'\\\\]|'')*)'::text)?\\) AS \\1\\)(?:::text\\[\\])?`,
     "g",
   );
   return expression.replaceAll(calls, (call, name: string, argument: string | undefined) => {

@@ -1,11 +1,13 @@
-/** Prepares a database before a user's first session enters it: grants of the built-in roles, default privileges. */
+/** Prepares a database before a user's first session enters it: grants of the built-in roles, default privileges, claims. */
 
 import type { Client } from "pg";
 import type { Identity } from "../auth/identity.ts";
 import { isConnectionError, sqlstateOf } from "../catalog/connection.ts";
 import type { PrincipalRecord } from "../catalog/users.ts";
+import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
 import { rankOf } from "../upstream/built-in-groups.ts";
+import { type ClaimsInstallation, installClaims } from "../upstream/install-claims.ts";
 import { reconcileDatabase, reconcileDefaultPrivileges } from "../upstream/reconcile-database.ts";
 import type { RoleOptions } from "../upstream/reconcile-roles.ts";
 import { highestRank } from "./authorize.ts";
@@ -16,13 +18,18 @@ type Owner = Pick<PrincipalRecord, "id" | "name" | "effectiveRoles">;
 
 export interface DatabasePreparer {
   /**
-   * Makes sure that the built-in roles have their grants in the database, and that they will reach what this user creates
-   * there. Call before the upstream login: on the embedded PostgreSQL it is what closes a new database to PUBLIC. Costs
+   * Makes sure that the built-in roles have their grants in the database, that they will reach what this user creates
+   * there, and that the functions are there which open the sessions' claims. Call before the upstream login: on the embedded PostgreSQL it is what closes a new database to PUBLIC. Costs
    * nothing the second time. A database that does not exist is left to PostgreSQL to report.
    *
    * @throws SqlError cannot_connect_now when the upstream is not there
    */
   prepare(database: string, identity: Identity): Promise<void>;
+  /**
+   * @throws SqlError object_not_in_prerequisite_state when the functions behind `$auth` are not ours in this database, or not
+   *   there: what stands in their place could say anything
+   */
+  requireClaims(database: string): void;
   /** Does a user's part in all databases that were prepared: it may just have become an admin. Never throws. */
   prepareOwner(user: Owner): Promise<void>;
   /** Forgets what was prepared: a database was created, dropped, renamed or given another template. */
@@ -33,6 +40,7 @@ export interface DatabasePreparerOptions {
   /** Opens an administrative connection to a database (`connectAdmin`); closed again here. */
   readonly connect: (database: string) => Promise<Client>;
   readonly roleOptions: RoleOptions;
+  readonly claims: Omit<ClaimsInstallation, "database">;
   readonly log: Log;
 }
 
@@ -43,6 +51,8 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
   /** Database, or database and user → the preparation, under way or done. */
   let prepared = new Map<string, Promise<void>>();
   let databases = new Set<string>();
+  /** Databases without the functions behind `$auth`, and why; stays until they are there, because sessions may be in them. */
+  const withoutClaims = new Map<string, SqlError>();
 
   function once(key: string, work: () => Promise<"done" | "absent">): Promise<void> {
     const known = prepared.get(key);
@@ -61,10 +71,10 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
     return started;
   }
 
-  /** Runs work in a transaction in the database, again when another process changed the same grants meanwhile. */
-  async function within(
+  /** Runs work on a connection to the database. */
+  async function connected(
     database: string,
-    work: (client: Client) => Promise<unknown>,
+    work: (client: Client) => Promise<void>,
   ): Promise<"done" | "absent"> {
     let client: Client;
     try {
@@ -74,37 +84,48 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
       throw error;
     }
     try {
-      for (let attempt = 1; ; attempt += 1) {
-        try {
-          await client.query("BEGIN");
-          await work(client);
-          await client.query("COMMIT");
-          return "done";
-        } catch (error) {
-          if (isConnectionError(error)) throw error;
-          await client.query("ROLLBACK");
-          if (attempt < maxAttempts && isConcurrentChange(error)) continue;
-          if (options.roleOptions.isEmbedded) throw error;
-          // Such as an external upstream's login without the right: PostgreSQL decides what users may do there.
-          options.log.warn({ err: error, database }, "cannot give the built-in roles their grants");
-          return "done";
-        }
-      }
+      await work(client);
+      return "done";
     } finally {
       await client.end().catch(() => undefined);
     }
   }
 
+  /** What an external upstream's login has no right to do is left undone, with a warning: PostgreSQL decides what users may. */
+  async function grant(client: Client, database: string, work: () => Promise<unknown>): Promise<void> {
+    try {
+      await inTransaction(client, work);
+    } catch (error) {
+      if (isConnectionError(error) || options.roleOptions.isEmbedded) throw error;
+      options.log.warn({ err: error, database }, "cannot give the built-in roles their grants");
+    }
+  }
+
+  async function prepareClaims(client: Client, database: string): Promise<void> {
+    try {
+      await inTransaction(client, () => installClaims(client, { ...options.claims, database }));
+      withoutClaims.delete(database);
+    } catch (error) {
+      const isRefused = error instanceof SqlError || !options.roleOptions.isEmbedded;
+      if (isConnectionError(error) || !isRefused) throw error;
+      withoutClaims.set(database, claimsRefusal(options.claims.schema, database, error));
+      options.log.warn({ err: error, database }, "cannot install the functions that $auth stands for");
+    }
+  }
+
   function prepareDatabase(database: string): Promise<void> {
     return once(JSON.stringify([database]), async () => {
-      const outcome = await within(database, async (client) => {
-        await reconcileDatabase(client, { isEmbedded: options.roleOptions.isEmbedded });
-        const found = await client.query<{ name: string }>(
-          `SELECT DISTINCT r.rolname::pg_catalog.text AS name FROM pg_catalog.pg_roles r
-            WHERE r.rolname = current_user
-               OR r.oid = (SELECT d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())`,
-        );
-        for (const { name } of found.rows) await reconcileDefaultPrivileges(client, name);
+      const outcome = await connected(database, async (client) => {
+        await grant(client, database, async () => {
+          await reconcileDatabase(client, { isEmbedded: options.roleOptions.isEmbedded });
+          const found = await client.query<{ name: string }>(
+            `SELECT DISTINCT r.rolname::pg_catalog.text AS name FROM pg_catalog.pg_roles r
+              WHERE r.rolname = current_user
+                 OR r.oid = (SELECT d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())`,
+          );
+          for (const { name } of found.rows) await reconcileDefaultPrivileges(client, name);
+        });
+        await prepareClaims(client, database);
       });
       if (outcome === "done") databases.add(database);
       return outcome;
@@ -114,7 +135,9 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
   function prepareFor(database: string, owner: Owner): Promise<void> {
     if (highestRank(owner.effectiveRoles) < rankOf("admin")) return Promise.resolve();
     return once(JSON.stringify([database, owner.id]), () =>
-      within(database, (client) => reconcileDefaultPrivileges(client, owner.name)),
+      connected(database, (client) =>
+        grant(client, database, () => reconcileDefaultPrivileges(client, owner.name)),
+      ),
     );
   }
 
@@ -125,6 +148,10 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
         const { id, name } = identity.principal;
         await prepareFor(database, { id, name, effectiveRoles: identity.effectiveRoles });
       }),
+    requireClaims: (database) => {
+      const refusal = withoutClaims.get(database);
+      if (refusal !== undefined) throw refusal;
+    },
     prepareOwner: async (user) => {
       for (const database of databases) {
         await prepareFor(database, user).catch((error: unknown) =>
@@ -139,8 +166,47 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
   };
 }
 
+/** Again when another process changed the same rows meanwhile. */
+async function inTransaction(client: Client, work: () => Promise<unknown>): Promise<void> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await client.query("BEGIN");
+      await work();
+      await client.query("COMMIT");
+      return;
+    } catch (error) {
+      if (isConnectionError(error)) throw error;
+      await client.query("ROLLBACK");
+      if (attempt === maxAttempts || !isConcurrentChange(error)) throw error;
+    }
+  }
+}
+
+function claimsRefusal(schema: string, database: string, cause: unknown): SqlError {
+  if (cause instanceof SqlError) return cause;
+  return new SqlError(
+    "object_not_in_prerequisite_state",
+    `$auth is not available in database "${database}"`,
+    {
+      detail: `The front-end could not create its functions in schema "${schema}".`,
+      hint: "Let its upstream login create schemas in this database.",
+      cause,
+    },
+  );
+}
+
+/** What one of two processes gets that make the same objects at once. */
+const concurrentStates: ReadonlySet<string | undefined> = new Set([
+  "40001",
+  "40P01",
+  "23505",
+  "42P06",
+  "42P07",
+  "42723",
+]);
+
 function isConcurrentChange(error: unknown): boolean {
   const state = sqlstateOf(error);
-  if (state === "40001" || state === "40P01") return true;
+  if (concurrentStates.has(state)) return true;
   return state === "XX000" && error instanceof Error && /^tuple concurrently /.test(error.message);
 }

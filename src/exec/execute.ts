@@ -49,8 +49,12 @@ export interface Executor {
   execute(statement: Statement, context: ExecutionContext): Promise<StatementResult | "forward">;
   /** The list of statements of a client's transaction. @param backend the upstream connection that the transaction is on */
   beginTransaction(backend: ReservingBackend): StatementTransaction;
-  /** `rewriteAuth` with the program's functions and claims. */
-  rewriteAuth(text: Buffer, options: LexerOptions): Buffer;
+  /**
+   * `rewriteAuth` with the program's functions and claims.
+   *
+   * @throws SqlError also when the functions are not to be had in the database
+   */
+  rewriteAuth(text: Buffer, database: string, options: LexerOptions): Buffer;
   /** True when `execute` would answer "forward". */
   concernsForeignRole(statement: Statement): Promise<boolean>;
 }
@@ -60,7 +64,11 @@ export function createExecutor(deps: ExecutorDependencies): Executor {
     audited(deps, statement, context, (auditing) => dispatch(auditing, statement, context));
   return {
     execute,
-    rewriteAuth: (text, options) => rewriteAuth(text, deps.authFunctions, options),
+    rewriteAuth: (text, database, options) => {
+      const rewritten = rewriteAuth(text, deps.authFunctions, options);
+      if (rewritten !== text) deps.databases.requireClaims(database);
+      return rewritten;
+    },
     concernsForeignRole: (statement) => concernsForeignRole(deps.catalog.pool, statement),
     beginTransaction: (backend) => new StatementTransaction(deps, execute, backend),
   };

@@ -51,7 +51,7 @@ const resultKey = "rls policy";
  * @throws SqlError, or UpstreamError as PostgreSQL worded it
  */
 export async function runOnClientConnection(
-  deps: Pick<ExecutorDependencies, "authFunctions">,
+  deps: Pick<ExecutorDependencies, "authFunctions" | "databases">,
   statement: Statement,
   context: ExecutionContext,
 ): Promise<void> {
@@ -60,7 +60,7 @@ export async function runOnClientConnection(
   const connection = connectionOf(context);
   const result =
     statement.kind === "create_rls_policy"
-      ? await createPolicy(deps.authFunctions, statement, connection)
+      ? await createPolicy(deps, statement, connection, context.database)
       : await dropPolicy(statement, connection);
   context.materials.set(resultKey, result);
 }
@@ -102,9 +102,10 @@ function connectionOf(context: ExecutionContext): ClientConnection {
 }
 
 async function createPolicy(
-  functions: AuthFunctions,
+  deps: Pick<ExecutorDependencies, "authFunctions" | "databases">,
   statement: StatementOf<"create_rls_policy">,
   connection: ClientConnection,
+  database: string,
 ): Promise<StatementResult> {
   const { name, table: target, access, isRestrictive } = statement;
   if (access === "write" && Buffer.byteLength(name.text) > maxWritePolicyNameBytes) {
@@ -113,7 +114,8 @@ async function createPolicy(
       position: name.position,
     });
   }
-  const predicate = rewritePredicate(statement.predicate, functions, connection);
+  const predicate = rewritePredicate(statement.predicate, deps.authFunctions, connection);
+  if (predicate.hasReferences) deps.databases.requireClaims(database);
   const pieces = createPolicyPieces(name.text, target, access, isRestrictive);
   // A comment at the end of the predicate must not take the parenthesis.
   const between = `${predicate.sql}\n`;
@@ -189,6 +191,7 @@ async function run(
 
 interface RewrittenPredicate {
   readonly sql: string;
+  readonly hasReferences: boolean;
   /** From a character of `sql` to the one of the client's text, both from 1. */
   originOf(position: number): number;
 }
@@ -234,6 +237,7 @@ function rewritePredicate(
   copyUntil(text.length);
   return {
     sql,
+    hasReferences: references.length > 0,
     originOf: (position) => {
       let rest = position - 1;
       let origin = predicate.position;

@@ -7,6 +7,7 @@ import type { Identity } from "../auth/identity.ts";
 import { mayStay } from "../auth/live-session.ts";
 import { isCurrent } from "../auth/password.ts";
 import { SqlError } from "../errors/sql-error.ts";
+import { upstreamTargetOf } from "../exec/upstream-target.ts";
 import type { Log } from "../observe/log.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
 import { encodeAuthenticationOk, encodeSqlError } from "../wire/backend-message.ts";
@@ -198,13 +199,7 @@ export class Listener {
     );
     this.#options.registry.admit(session);
     services.recordLogin(identity);
-    const ticket = services.pool.acquire({
-      database,
-      principalId: identity.principal.id,
-      role: identity.role,
-      roleVersion: identity.roleVersion,
-      parameters: settings,
-    });
+    const ticket = services.pool.acquire(upstreamTargetOf(identity, database, settings));
     // A client that leaves while it waits gives up its place.
     reader.onGone = () => session.leave();
     await session.begin(ticket, authenticated, () => reader.release());

@@ -58,11 +58,11 @@ export class StatementRunner {
 
   /**
    * A text for PostgreSQL with its `$auth.…` replaced by calls of the verified functions; the same buffer without any.
-   * @throws SqlError syntax_error for a name that there is not
+   * @throws SqlError syntax_error for a name that there is not, object_not_in_prerequisite_state where the functions are missing
    */
   rewriteAuth(text: Buffer): Buffer {
     if (!mayHoldAuthReference(text, 0, text.length)) return text;
-    return this.#executor.rewriteAuth(text, {
+    return this.#executor.rewriteAuth(text, this.#state.context.database, {
       standardConformingStrings: this.#state.parameters.get("standard_conforming_strings") !== "off",
     });
   }

@@ -12,3 +12,6 @@ export { type BuiltInRole, builtInRoles, isBuiltInRole, rankOf } from "../config
 export function groupOf(role: BuiltInRole): string {
   return `nodedb_${role}`;
 }
+
+/** The NOLOGIN role that owns `auth.session()` and its key, and nothing else. */
+export const claimsOwner = "nodedb_auth";

@@ -117,6 +117,8 @@ class Login {
       transport,
       processId: 0,
       secretKey: Buffer.alloc(0),
+      clientPort: options.endpoint.kind === "socket" ? null : undefined,
+      claimsDueAtMs: 0,
       parameters: new Map(),
       openedAtMs: Date.now(),
       cancels: new Set(),

@@ -1,10 +1,12 @@
 /**
- * Upstream connections, pooled per database and identity. A connection is never handed to another
+ * Upstream connections, pooled per database, identity and claims. A connection is never handed to another
  * identity, nor to a session with other startup parameters: what `RESET ALL` returns to is fixed at login.
+ * Before it is given out, it is told whose claims it carries.
  */
 
 import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
+import type { SealableClaims } from "./claims-envelope.ts";
 import { Conversation } from "./conversation.ts";
 import { resetConnection } from "./reset.ts";
 import { noteParameterStatus, type UpstreamConnection } from "./upstream-connection.ts";
@@ -17,6 +19,10 @@ export interface UpstreamTarget {
   readonly role: string;
   readonly roleVersion: number;
   readonly parameters: ReadonlyMap<string, string>;
+  /** What the connection says of its identity inside PostgreSQL. */
+  readonly claims: SealableClaims;
+  /** When the credential ends; undefined is never. */
+  readonly expiresAt: Date | undefined;
 }
 
 /** The right to use one connection until `release` or `discard`, exactly one of which is called once. */
@@ -93,6 +99,7 @@ const templates: ReadonlySet<string> = new Set(["template0", "template1"]);
 
 export class UpstreamPool {
   readonly #open: (target: UpstreamTarget) => Promise<UpstreamConnection>;
+  readonly #publish: (connection: UpstreamConnection, target: UpstreamTarget) => Promise<void>;
   readonly #settings: PoolSettings;
   readonly #log: Log;
   readonly #groups = new Map<string, Group>();
@@ -101,13 +108,18 @@ export class UpstreamPool {
   #count = 0;
   #isClosed = false;
 
-  /** @param open logs in; its error reaches the session that asked */
+  /**
+   * @param open logs in; its error reaches the session that asked
+   * @param publish tells PostgreSQL the target's claims; a connection on which it fails is closed
+   */
   constructor(
     open: (target: UpstreamTarget) => Promise<UpstreamConnection>,
+    publish: (connection: UpstreamConnection, target: UpstreamTarget) => Promise<void>,
     settings: PoolSettings,
     log: Log,
   ) {
     this.#open = open;
+    this.#publish = publish;
     this.#settings = settings;
     this.#log = log;
     this.#sweeper = setInterval(() => this.#sweep(), sweepIntervalMs);
@@ -187,7 +199,13 @@ export class UpstreamPool {
   }
 
   #groupOf(target: UpstreamTarget): Group {
-    const key = JSON.stringify([target.database, target.principalId, target.role, target.roleVersion]);
+    const key = JSON.stringify([
+      target.database,
+      target.principalId,
+      target.role,
+      target.roleVersion,
+      sorted(Object.entries(target.claims)),
+    ]);
     let group = this.#groups.get(key);
     if (group === undefined) {
       const { database, principalId } = target;
@@ -218,7 +236,7 @@ export class UpstreamPool {
       const entry = takeMatching(group.idle, waiter.parametersKey);
       if (entry !== undefined) {
         this.#settle(waiter);
-        waiter.resolve(this.#lend(entry));
+        void this.#reuseFor(waiter, entry);
         continue;
       }
       if (!this.#makeRoom(group)) continue;
@@ -247,6 +265,19 @@ export class UpstreamPool {
     return true;
   }
 
+  async #reuseFor(waiter: Waiter, entry: Entry): Promise<void> {
+    try {
+      await this.#publish(entry.connection, waiter.target);
+    } catch {
+      // It has broken while it was idle, or is not in the state that it was taken to be in.
+      entry.connection.transport.close();
+      this.#forget(entry.group);
+      await this.#openFor(waiter);
+      return;
+    }
+    waiter.resolve(this.#lend(entry));
+  }
+
   async #openFor(waiter: Waiter): Promise<void> {
     const { group, parametersKey } = waiter;
     const { generation } = group;
@@ -254,6 +285,12 @@ export class UpstreamPool {
     this.#count += 1;
     try {
       const connection = await this.#open(waiter.target);
+      try {
+        await this.#publish(connection, waiter.target);
+      } catch (error) {
+        connection.transport.close();
+        throw error;
+      }
       waiter.resolve(this.#lend({ group, parametersKey, connection, generation, idleSinceMs: 0 }));
     } catch (error) {
       this.#forget(group);
@@ -365,7 +402,11 @@ function takeMatching(idle: Entry[], parametersKey: string): Entry | undefined {
 }
 
 function keyOfParameters(parameters: ReadonlyMap<string, string>): string {
-  return JSON.stringify([...parameters].sort(([a], [b]) => (a < b ? -1 : 1)));
+  return JSON.stringify(sorted([...parameters]));
+}
+
+function sorted<T extends readonly [string, unknown]>(entries: T[]): T[] {
+  return entries.sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
 function queueTimeoutError(): SqlError {

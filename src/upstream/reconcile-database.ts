@@ -1,7 +1,7 @@
 /** Gives the built-in groups their grants in one database, on what exists and on what administrators will create. */
 
 import { type ClientBase, escapeIdentifier } from "pg";
-import { builtInRoles, groupOf } from "./built-in-groups.ts";
+import { builtInRoles, claimsOwner, groupOf } from "./built-in-groups.ts";
 
 export interface DatabaseOptions {
   /** The embedded PostgreSQL is ours alone: PUBLIC loses CONNECT and TEMPORARY. */
@@ -15,7 +15,8 @@ const batchSize = 500;
  * Schemas that are the program's or PostgreSQL's own. Objects of extensions are left out as well: what they grant is
  * theirs to say (dblink_connect_u would hand out the server's own rights).
  */
-const plainSchema = `n.nspname !~ '^pg_' AND n.nspname <> ALL (ARRAY['information_schema', 'nodedb'])`;
+const plainSchema = `n.nspname !~ '^pg_' AND n.nspname <> ALL (ARRAY['information_schema', 'nodedb'])
+  AND pg_catalog.pg_get_userbyid(n.nspowner) <> '${claimsOwner}'`;
 const notOfExtension = (classId: string, oid: string) => `NOT EXISTS (
   SELECT FROM pg_catalog.pg_depend x
    WHERE x.classid = '${classId}'::pg_catalog.regclass AND x.objid = ${oid} AND x.deptype = 'e')`;

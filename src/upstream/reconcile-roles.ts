@@ -3,7 +3,7 @@
 import { type ClientBase, escapeIdentifier, escapeLiteral } from "pg";
 import { SqlError } from "../errors/sql-error.ts";
 import { type AdminRights, readAdminRights } from "./admin-rights.ts";
-import { builtInRoles, groupOf, isBuiltInRole } from "./built-in-groups.ts";
+import { builtInRoles, claimsOwner, groupOf, isBuiltInRole } from "./built-in-groups.ts";
 import { reconcileMemberships } from "./reconcile-memberships.ts";
 import { deriveRoleCredential } from "./role-credential.ts";
 import { switchOffStatementLog } from "./unlogged.ts";
@@ -44,7 +44,8 @@ interface ActualRole {
 }
 
 /**
- * Creates the group roles and their order (each a member of the one below), and lets them into the default database.
+ * Creates the group roles and their order (each a member of the one below) and the owner of the claims' functions, and lets the
+ * groups into the default database.
  * Runs inside the caller's transaction.
  *
  * @returns how many statements were needed; 0 when everything stood already
@@ -64,8 +65,9 @@ export async function reconcileGroups(client: ClientBase, options: RoleOptions):
   }
   let statements = 0;
   const groups = builtInRoles.map(groupOf);
-  const actual = await readRoles(client, groups);
-  for (const group of groups) {
+  const owned = [...groups, claimsOwner];
+  const actual = await readRoles(client, owned);
+  for (const group of owned) {
     const found = actual.get(group);
     if (found === undefined) {
       statements += await createRole(client, group, [], admin);

@@ -88,6 +88,16 @@ export function encodeExecute(portal: ObjectName, maxRows = 0): Buffer {
   return new MessageWriter("E").cstring(withoutNul(portal), "latin1").int32(maxRows).finish();
 }
 
+/** FunctionCall by the function's OID, with arguments and result in text; it is its own Sync. @throws SqlError character_not_in_repertoire */
+export function encodeFunctionCall(oid: number, values: readonly string[]): Buffer {
+  const writer = new MessageWriter("F", 64).uint32(oid).uint16(0).uint16(values.length);
+  for (const value of values) {
+    const bytes = Buffer.from(withoutNul(value), "utf8");
+    writer.int32(bytes.length).bytes(bytes);
+  }
+  return writer.uint16(0).finish();
+}
+
 export function encodeFlush(): Buffer {
   return serialize.flush();
 }

@@ -156,9 +156,6 @@ describe("every statement", () => {
     await client.query("CREATE DATABASE analytics");
     await client.query("CREATE DATABASE logs");
     await client.query("CREATE TABLE orders (id int, user_id text)");
-    // A policy's predicate is PostgreSQL's to check; what `$auth.id` stands for is all that it needs here.
-    await client.query("CREATE SCHEMA IF NOT EXISTS auth");
-    await client.query("CREATE OR REPLACE FUNCTION auth.id() RETURNS text LANGUAGE sql STABLE RETURN 'x'");
     await client.query("CREATE USER bob PASSWORD 'correct horse battery'");
   });
   afterAll(async () => {

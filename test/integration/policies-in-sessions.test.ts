@@ -18,10 +18,7 @@ describe("policies in a session", () => {
       database: frontEnd.database,
     });
     await client.connect();
-    // What the functions of the auth schema will be is not of interest here.
-    await client.query(
-      "CREATE SCHEMA auth; CREATE FUNCTION auth.id() RETURNS text LANGUAGE sql STABLE RETURN session_user::text; CREATE TABLE note (user_id text)",
-    );
+    await client.query("CREATE TABLE note (user_id text)");
   });
   afterAll(async () => {
     await client?.end();

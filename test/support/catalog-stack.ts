@@ -117,6 +117,7 @@ export async function openCatalogStack(
     databases: createDatabasePreparer({
       connect: (database) => connectAdmin(adminConnection, database),
       roleOptions,
+      claims: { schema: "auth", masterSecret: options.masterSecret ?? Buffer.alloc(32, 6) },
       log,
     }),
     sessions: {

@@ -25,10 +25,13 @@ describe("rewriteAuth", () => {
   it.each([
     ["select $auth.id", "select (SELECT auth.id())"],
     ["select $AUTH.Role", "select (SELECT auth.role())"],
-    ["select $auth.roles, $auth.org_id", "select (SELECT auth.roles()), (SELECT auth.org_id())"],
+    [
+      "select $auth.roles, $auth.org_id",
+      "select ((SELECT auth.roles())::pg_catalog.text[]), (SELECT auth.org_id())",
+    ],
     ["a = $auth.tenant_id::int8", "a = (SELECT auth.tenant_id())::int8"],
     ["$auth.email", "(SELECT auth.email())"],
-    ["'admin' = any($auth.scopes)", "'admin' = any((SELECT auth.scopes()))"],
+    ["'admin' = any($auth.scopes)", "'admin' = any(((SELECT auth.scopes())::pg_catalog.text[]))"],
     ["$auth.scopes CONTAINS 'a''b' and x", "(SELECT auth.has_scope('a''b')) and x"],
     ["$auth.department", "(SELECT auth.claim('department'))"],
     [`$auth."it's"`, "(SELECT auth.claim('it''s'))"],
@@ -71,6 +74,7 @@ describe("rewriteAuth", () => {
 describe("showAuthReferences", () => {
   it.each([
     ["(user_id = ( SELECT auth.id() AS id))", "(user_id = $auth.id)"],
+    ["'a' = ANY (( SELECT auth.roles() AS roles)::text[])", "'a' = ANY ($auth.roles)"],
     ["( SELECT auth.has_scope('a''b'::text) AS has_scope)", "$auth.scopes CONTAINS 'a''b'"],
     ["( SELECT auth.claim('department'::text) AS claim)", "$auth.department"],
     ["( SELECT auth.other() AS other)", "( SELECT auth.other() AS other)"],

@@ -17,7 +17,15 @@ const settings: PoolSettings = {
 };
 
 function targetOf(role: string): UpstreamTarget {
-  return { database: "db", principalId: role.length, role, roleVersion: 1, parameters: new Map() };
+  return {
+    database: "db",
+    principalId: role.length,
+    role,
+    roleVersion: 1,
+    parameters: new Map(),
+    claims: {},
+    expiresAt: undefined,
+  };
 }
 
 /** A transport that answers each reset, and remembers whether it was closed. */
@@ -71,6 +79,8 @@ function openPool(more: Partial<PoolSettings> = {}) {
               transport,
               processId: openings.length,
               secretKey: Buffer.alloc(4),
+              clientPort: null,
+              claimsDueAtMs: 0,
               parameters: new Map(),
               openedAtMs: Date.now(),
               cancels: new Set(),
@@ -78,6 +88,7 @@ function openPool(more: Partial<PoolSettings> = {}) {
             }),
         });
       }),
+    async () => undefined,
     { ...settings, ...more },
     createLog({ level: "silent", format: "json" }),
   );
