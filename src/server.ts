@@ -22,7 +22,7 @@ import type { ExecutorDependencies } from "./exec/context.ts";
 import { createDatabasePreparer } from "./exec/databases.ts";
 import { createExecutor } from "./exec/execute.ts";
 import { resultColumns } from "./exec/result-columns.ts";
-import { reapReservedRoles } from "./exec/statement-transaction.ts";
+import { RoleReaper } from "./exec/role-reaper.ts";
 import type { Log } from "./observe/log.ts";
 import { openUpstream, type Upstream } from "./open-upstream.ts";
 import { CancelRegistry } from "./session/cancel-registry.ts";
@@ -186,11 +186,13 @@ async function listenOn(
     config.upstream,
     log,
   );
+  const reaper = new RoleReaper({ catalog, adminConnection: upstream.admin, roleOptions, log });
   const deps: ExecutorDependencies = {
     catalog,
     adminConnection: upstream.admin,
     roleOptions,
     databases,
+    reaper,
     sessions: {
       closeSessionsOf: (principalId, error, mayStay) => {
         // Also of those who stay: PostgreSQL looks at CONNECT only when a connection is opened.
@@ -273,11 +275,12 @@ async function listenOn(
         "the upstream login may not bring these users' roles up to date",
       );
     }
-    await reapReservedRoles(deps);
+    await reaper.start();
   } catch (error) {
     listener.stopAccepting();
     pool.close();
     stopClosingRevoked();
+    await reaper.close();
     await recorders.close();
     throw error;
   }
@@ -312,6 +315,7 @@ async function listenOn(
       // What was cut off upstream must be told before this process is gone.
       await Promise.all(cancels);
       stopClosingRevoked();
+      await reaper.close();
       await recorders.close();
       await catalog.close();
       await adminPool.end();

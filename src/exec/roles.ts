@@ -20,7 +20,8 @@ import { reconcileCustomRoles } from "../upstream/reconcile-roles.ts";
 import { isSuperuser, maySee, requireAdmin, requireNotAbove, resolveGrantableRoles } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import { nameTaken } from "./create-user.ts";
-import { cannotDrop, dropPostgresRoles } from "./drop-postgres-roles.ts";
+import { cannotDrop } from "./drop-postgres-roles.ts";
+import { dropRoles } from "./drop-roles.ts";
 import { dropUser } from "./drop-user.ts";
 import { type FoundRole, findRole, findRolesOf, missingRole, notOurs } from "./find-role.ts";
 import { concernsForeignRole } from "./foreign-role.ts";
@@ -60,7 +61,7 @@ export function createRole(
       const inherited = await checkParent({ client, caller }, name, parent, caller.tenantId);
       refuseDepth(inherited, 0, parent);
     }
-    await claimRoleName(client, name, context.transaction);
+    await claimRoleName(client, name, context);
     const role = { name: name.text, tenantId: caller.tenantId, parent: parent?.text };
     await createRoleRow(client, role);
     await reconcileCustomRoles(client, [role], deps.roleOptions);
@@ -137,7 +138,8 @@ export async function dropRole(
       if (lines.length > 0) throw cannotDrop(name, lines, "Use REVOKE, or drop those first.");
     }
     await deleteRoleRows(client, dropped);
-    await dropPostgresRoles(deps, client, dropped, {
+    await dropRoles(deps, client, context, {
+      names: dropped,
       newOwner: undefined,
       hint: "Give these objects to another owner first.",
     });

@@ -241,9 +241,13 @@ export class Relay {
     return this.converse(message, false, onReply);
   }
 
-  /** As `converse` with a Query, whose rows are shown to `onReply` too. */
-  converseForRows(message: Buffer, onReply: (type: string, body: Buffer) => ReplyDecision): Promise<void> {
-    const done = this.converse(message, true, onReply);
+  /** As `converse`; rows are shown to `onReply` too. */
+  converseForRows(
+    message: Buffer,
+    isQuery: boolean,
+    onReply: (type: string, body: Buffer) => ReplyDecision,
+  ): Promise<void> {
+    const done = this.converse(message, isQuery, onReply);
     if (this.#exchange !== undefined) this.#fromUpstream.table = upstreamTableInOwnQuery;
     return done;
   }

@@ -290,7 +290,7 @@ for (const version of ["embedded", "debian"] as const) {
         if (statement === "forward") throw new Error("was forwarded");
         await paired.run(statement, { ...context, connection, materials: new Map() });
         expect(await audited()).toEqual([]);
-        const prepared = end === "COMMIT" ? await paired.prepareCommit() : undefined;
+        const prepared = end === "COMMIT" ? await paired.prepareCommit(connection, () => {}) : undefined;
         await owner.query(end);
         if (prepared === undefined) await paired.discard();
         else await prepared.commit();
