@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Pool } from "pg";
 import type { Identity } from "./auth/identity.ts";
-import { mayStay } from "./auth/live-session.ts";
+import { claimsNow, mayStay } from "./auth/live-session.ts";
 import { LoginGuard } from "./auth/login-guard.ts";
 import { loginRefusal } from "./auth/password.ts";
 import { type Catalog, openCatalog } from "./catalog/catalog.ts";
@@ -179,7 +179,11 @@ async function listenOn(
       timeoutMs: upstreamLoginTimeoutMs,
       nonce: () => randomBytes(18).toString("base64"),
     });
-  const claims = new ClaimsPublisher(masterSecret);
+  const claims = new ClaimsPublisher({
+    masterSecret,
+    lifetimeMs: auth.claimsLifetimeMs,
+    prefix: auth.claimsPrefix,
+  });
   const pool = new UpstreamPool(
     (target) => openWithRepair(target, open, deps, log),
     (connection, target) => claims.publish(connection, target),
@@ -233,6 +237,7 @@ async function listenOn(
       transports,
       services: {
         pool,
+        claims,
         cancels: new CancelRegistry(),
         executor: createExecutor(deps),
         prepareDatabase: async (database, identity) => {
@@ -360,6 +365,7 @@ function closeRevokedSessions(catalog: Catalog, registry: SessionRegistry, pool:
         }),
         (session) => mayStay(catalog.cache, session, now),
       );
+      registry.renewClaims(id, (identity) => claimsNow(catalog.cache, identity));
     }
   };
   const stopListening = catalog.cache.onChange(close);
