@@ -4,6 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import {
   encodeDescribe,
   encodeExecute,
+  encodeFlush,
   encodeParse,
   encodeQuery,
   encodeSync,
@@ -113,6 +114,21 @@ describe("claims of a session that lasts", () => {
       return Number(outcomeOf(messages)) > first;
     });
     expect([...shapes]).toEqual(["2TDCZ"]);
+  });
+
+  test("do not cut a pipeline in two that is one transaction", async () => {
+    const { client: admin } = await stage.logIn();
+    await admin.query("CREATE TABLE public.entry (n int); GRANT INSERT, SELECT ON public.entry TO bob");
+    await admin.query("ALTER USER bob SET ROLE readwrite");
+    const client = await logIn("bob");
+    await client.send(encodeParse("", "INSERT INTO public.entry VALUES (1)"), bind(), execute, encodeFlush());
+    await client.readUntil("C");
+    await admin.query("ALTER USER bob SET ROLE readwrite, readonly");
+    await client.send(encodeParse("", "SELECT 1 / 0"), bind(), execute, sync);
+    expect(errorOf(await client.readReady()).get("C")).toBe("22012");
+    expect(await ask(client, "SELECT count(*) FROM public.entry")).toBe("0");
+    expect(await ask(client, "SELECT $auth.roles::text")).toBe("{readwrite,readonly}");
+    await admin.query("ALTER USER bob SET ROLE readwrite");
   });
 
   test("change with the roles of their user, from the next statement on", async () => {
