@@ -7,7 +7,7 @@ import type { Catalog } from "../catalog/catalog.ts";
 import type { ReservingBackend } from "../catalog/reserved-roles.ts";
 import type { SessionTable } from "../catalog/session-table.ts";
 import type { Log } from "../observe/log.ts";
-import type { RoleOptions } from "../upstream/reconcile-roles.ts";
+import type { RoleOptions } from "../upstream/reconcile-groups.ts";
 import type { AuthFunctions } from "./auth-references.ts";
 import type { DatabasePreparer } from "./databases.ts";
 import type { RoleReaper } from "./role-reaper.ts";

@@ -12,11 +12,11 @@ import {
   updateRoleParent,
 } from "../catalog/roles.ts";
 import { systemTenantId } from "../catalog/tenants.ts";
-import { findUserByName } from "../catalog/users.ts";
+import { findUserByName, loadUsersById } from "../catalog/users.ts";
 import type { Name, Statement } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { builtInRoles, isBuiltInRole } from "../upstream/built-in-groups.ts";
-import { reconcileCustomRoles } from "../upstream/reconcile-roles.ts";
+import { reconcileCustomRoles, reconcileRoles } from "../upstream/reconcile-roles.ts";
 import { isSuperuser, maySee, requireAdmin, requireNotAbove, resolveGrantableRoles } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import { nameTaken } from "./create-user.ts";
@@ -27,7 +27,7 @@ import { type FoundRole, findRole, findRolesOf, missingRole, notOurs } from "./f
 import { concernsForeignRole } from "./foreign-role.ts";
 import type { Column, StatementResult } from "./result.ts";
 import { checkNewName, claimRoleName, refuseReservedName } from "./role-names.ts";
-import { runRead, runWrite, type StatementScope } from "./run-statement.ts";
+import { desiredRoleOf, runRead, runWrite, type StatementScope } from "./run-statement.ts";
 import { table, timestamp, timestampColumns } from "./show.ts";
 import { useSessionFormat } from "./user-options.ts";
 
@@ -93,8 +93,11 @@ export function setRoleParent(
     refuseDepth(inherited, await inheritanceDepthBelow(client, role.name), parent);
     await updateRoleParent(client, role.name, parent.text);
     await reconcileCustomRoles(client, [{ name: role.name, parent: parent.text }], deps.roleOptions);
-    // Their rights have changed with it.
-    for (const id of await listRoleHolderIds(client, role.name)) scope.touch(id);
+    // Their rights have changed with it, and maybe the side on which they stand to their tenant's administrators.
+    const holderIds = await listRoleHolderIds(client, role.name);
+    const holders = await loadUsersById(client, holderIds);
+    await reconcileRoles(client, holders.map(desiredRoleOf), deps.roleOptions);
+    for (const id of holderIds) scope.touch(id);
     return { tag: "ALTER ROLE", notices: [] };
   });
 }
