@@ -115,6 +115,7 @@ function greet(server: RunningServer): void {
     `nodedb ${readVersion()}`,
     `upstream  ${server.upstream}`,
     `pgwire    ${host}:${ports.pgwire}`,
+    ...(ports.http === undefined ? [] : [`http      ${host}:${ports.http}`]),
   ];
   const target = `-h ${reachable(host)} -p ${ports.pgwire} -U ${quoted(superuserName)} -d ${quoted(server.defaultDatabase)}`;
   if (server.generatedPassword !== undefined) {

@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Pool } from "pg";
 import type { Identity } from "./auth/identity.ts";
-import { claimsNow, mayStay } from "./auth/live-session.ts";
+import { mayStay } from "./auth/live-session.ts";
 import { LoginGuard } from "./auth/login-guard.ts";
 import { loginRefusal } from "./auth/password.ts";
 import { type Catalog, openCatalog } from "./catalog/catalog.ts";
@@ -22,8 +22,10 @@ import type { ExecutorDependencies } from "./exec/context.ts";
 import { createDatabasePreparer } from "./exec/databases.ts";
 import { createExecutor } from "./exec/execute.ts";
 import { resultColumns } from "./exec/result-columns.ts";
-import { RoleReaper } from "./exec/role-reaper.ts";
+import { reapReservedRoles } from "./exec/statement-transaction.ts";
 import type { Log } from "./observe/log.ts";
+import { type HttpInterface, openHttp } from "./open-http.ts";
+import { openIdentity } from "./open-identity.ts";
 import { openUpstream, type Upstream } from "./open-upstream.ts";
 import { CancelRegistry } from "./session/cancel-registry.ts";
 import { Listener } from "./session/listener.ts";
@@ -44,12 +46,16 @@ const catalogConnections = 4;
 const expirySweepMs = 1_000;
 const upstreamLoginTimeoutMs = 10_000;
 
+/** For the last HTTP answers to reach their clients when no request runs any more. */
+const lastAnswersMs = 2_000;
+
 /** File in the data directory that names the ports, for those who asked for any free one. */
 const portsFile = "ports.json";
 
 export interface RunningServer {
   readonly host: string;
-  readonly ports: { readonly pgwire: number };
+  /** `http` is absent when HTTP is switched off. */
+  readonly ports: { readonly pgwire: number; readonly http?: number };
   /** For people: what stands behind. Holds no secret. */
   readonly upstream: string;
   readonly defaultDatabase: string;
@@ -179,24 +185,18 @@ async function listenOn(
       timeoutMs: upstreamLoginTimeoutMs,
       nonce: () => randomBytes(18).toString("base64"),
     });
-  const claims = new ClaimsPublisher({
-    masterSecret,
-    lifetimeMs: auth.claimsLifetimeMs,
-    prefix: auth.claimsPrefix,
-  });
+  const claims = new ClaimsPublisher(masterSecret);
   const pool = new UpstreamPool(
     (target) => openWithRepair(target, open, deps, log),
     (connection, target) => claims.publish(connection, target),
     config.upstream,
     log,
   );
-  const reaper = new RoleReaper({ catalog, adminConnection: upstream.admin, roleOptions, log });
   const deps: ExecutorDependencies = {
     catalog,
     adminConnection: upstream.admin,
     roleOptions,
     databases,
-    reaper,
     sessions: {
       closeSessionsOf: (principalId, error, mayStay) => {
         // Also of those who stay: PostgreSQL looks at CONNECT only when a connection is opened.
@@ -226,6 +226,16 @@ async function listenOn(
   const databaseNames = new DatabaseNames(adminPool, () => databases.forget());
   const stopClosingRevoked = closeRevokedSessions(catalog, registry, pool);
   const cancels = new Set<Promise<void>>();
+  const executor = createExecutor(deps);
+  const prepareDatabase = async (database: string, identity: Identity) => {
+    await databaseNames.exists(database);
+    await databases.prepare(database, identity);
+  };
+  const cancelConnection = (connection: UpstreamConnection) => {
+    const cancel = cancelUpstream(upstream.endpoint, connection).finally(() => cancels.delete(cancel));
+    cancels.add(cancel);
+    return cancel;
+  };
   const listener = new Listener(
     {
       host: server.host,
@@ -237,24 +247,16 @@ async function listenOn(
       transports,
       services: {
         pool,
-        claims,
         cancels: new CancelRegistry(),
-        executor: createExecutor(deps),
-        prepareDatabase: async (database, identity) => {
-          await databaseNames.exists(database);
-          await databases.prepare(database, identity);
-        },
+        executor,
+        prepareDatabase,
         logins: {
           cache: catalog.cache,
           mock: { secret: deriveSecret(masterSecret, "mock verifiers"), iterations: auth.scramIterations },
           areKeysPasswords: auth.apiKeys.pgwire,
         },
         columnsOf: resultColumns,
-        cancelUpstream: (connection) => {
-          const cancel = cancelUpstream(upstream.endpoint, connection).finally(() => cancels.delete(cancel));
-          cancels.add(cancel);
-          return cancel;
-        },
+        cancelUpstream: cancelConnection,
         databaseExists: (name) => databaseNames.exists(name),
         loginGuard,
         audit,
@@ -266,10 +268,23 @@ async function listenOn(
     tls,
   );
   let port: number;
+  let http: HttpInterface | undefined;
   let first: BootstrapResult;
   try {
-    // The port first: a start that fails must not have made, and lost, a generated password.
+    // The ports first: a start that fails must not have made, and lost, a generated password.
     port = await listener.listen();
+    http = await openHttp(config, {
+      credentials: openIdentity({ catalog, loginGuard, recordLogin }),
+      catalog,
+      loginGuard,
+      gate: registry,
+      pool,
+      executor,
+      cancelUpstream: cancelConnection,
+      prepareDatabase,
+      defaultDatabase: upstream.defaultDatabase,
+      log,
+    });
     first = await bootstrap(deps, {
       superuserName: auth.superuserName,
       superuserPassword: auth.superuserPassword?.reveal(),
@@ -280,17 +295,18 @@ async function listenOn(
         "the upstream login may not bring these users' roles up to date",
       );
     }
-    await reaper.start();
+    await reapReservedRoles(deps);
   } catch (error) {
     listener.stopAccepting();
+    await http?.close(0);
     pool.close();
     stopClosingRevoked();
-    await reaper.close();
     await recorders.close();
     throw error;
   }
   listener.open();
-  const ports = { pgwire: port };
+  http?.open();
+  const ports = { pgwire: port, ...(http === undefined ? {} : { http: http.port }) };
   writeFileSync(join(server.dataDir, portsFile), `${JSON.stringify(ports)}\n`);
   log.debug({ transports: transports.kind }, "listening");
 
@@ -307,6 +323,7 @@ async function listenOn(
     upstreamEnded: endedUnasked(upstream.embedded, () => isClosing),
     reloadTls: (next) => {
       listener.tls = loadTls(next);
+      http?.reloadTls(next);
     },
     close: async () => {
       if (isClosing) {
@@ -315,12 +332,13 @@ async function listenOn(
       }
       isClosing = true;
       listener.stopAccepting();
+      http?.stopAccepting();
       await registry.endAll(shutdown, "after_transaction", server.shutdownTimeoutMs);
+      await http?.close(lastAnswersMs);
       pool.close();
       // What was cut off upstream must be told before this process is gone.
       await Promise.all(cancels);
       stopClosingRevoked();
-      await reaper.close();
       await recorders.close();
       await catalog.close();
       await adminPool.end();
@@ -332,7 +350,7 @@ async function listenOn(
 /** The sessions of this process as the table of all front-ends has them. */
 function* sessionRows(registry: SessionRegistry): Generator<SessionRow> {
   for (const { session, state, lastActiveAtMs } of registry.statuses()) {
-    const { id, identity, database, clientAddress } = session.profile;
+    const { id, identity, database, clientAddress, protocol } = session.profile;
     yield {
       id,
       principalId: identity.principal.id,
@@ -341,7 +359,7 @@ function* sessionRows(registry: SessionRegistry): Generator<SessionRow> {
       tenantId: identity.tenantId,
       authMethod: identity.method,
       clientAddress,
-      protocol: "pgwire",
+      protocol,
       state,
       connectedAtMs: session.connectedAtMs,
       lastActiveAtMs,
@@ -365,7 +383,6 @@ function closeRevokedSessions(catalog: Catalog, registry: SessionRegistry, pool:
         }),
         (session) => mayStay(catalog.cache, session, now),
       );
-      registry.renewClaims(id, (identity) => claimsNow(catalog.cache, identity));
     }
   };
   const stopListening = catalog.cache.onChange(close);

@@ -7,7 +7,7 @@ export type UpstreamTls = "disable" | "prefer" | "verify-full";
 export interface Config {
   readonly server: {
     readonly host: string;
-    readonly ports: { readonly pgwire: number };
+    readonly ports: { readonly pgwire: number; readonly http: number };
     /** Absolute. */
     readonly dataDir: string;
     readonly maxConnections: number;
@@ -35,10 +35,6 @@ export interface Config {
   readonly auth: {
     /** Schema of the functions that `$auth.…` stands for. */
     readonly schema: string;
-    /** For transactions that begin. */
-    readonly claimsLifetimeMs: number;
-    /** Of settings with the claims one by one; absent: none are set. */
-    readonly claimsPrefix?: string;
     readonly superuserName: string;
     /** For the first start; absent: generate one. */
     readonly superuserPassword?: Secret;
@@ -60,6 +56,18 @@ export interface Config {
     /** Whether a key is taken as a password by the PostgreSQL protocol. */
     readonly apiKeys: { readonly pgwire: boolean };
   };
+  readonly http: {
+    readonly enabled: boolean;
+    readonly maxBodyBytes: number;
+    readonly maxRows: number;
+    readonly maxResponseBytes: number;
+    readonly statementTimeoutMs: number;
+    /** 0 is unlimited. */
+    readonly requestsPerMin: number;
+    /** Empty: no CORS; `*` among them: every origin. */
+    readonly corsOrigins: readonly string[];
+  };
+  readonly metrics: { readonly public: boolean };
   readonly audit: { readonly level: "minimal" | "standard" | "full" };
   readonly log: {
     readonly level: "trace" | "debug" | "info" | "warn" | "error" | "fatal" | "silent";

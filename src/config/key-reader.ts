@@ -45,8 +45,8 @@ export class KeyReader {
     return typeof value === "string" ? value : undefined;
   }
 
-  /** Milliseconds for a duration; 0 when it is wrong, which is noted. */
-  number(key: KeyOfKind<"integer" | "duration">["key"]): number {
+  /** Milliseconds for a duration, bytes for a size; 0 when it is wrong, which is noted. */
+  number(key: KeyOfKind<"integer" | "duration" | "size">["key"]): number {
     const value = this.#read(key);
     return typeof value === "number" ? value : 0;
   }

@@ -59,7 +59,6 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
   const upstreamUrl = reader.text("upstream.url");
   const upstream = checkUpstreamUrl(upstreamUrl);
   const password = readSuperuserPassword();
-  const claimsPrefix = readClaimsPrefix();
   const defaultDatabase =
     reader.text("upstream.default_database") ?? (upstreamUrl === undefined ? "nodedb" : upstream?.database);
   const tlsDefault: UpstreamTls =
@@ -68,7 +67,7 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
   const config: Config = {
     server: {
       host: reader.text("server.host") ?? "",
-      ports: { pgwire: reader.number("server.ports.pgwire") },
+      ports: { pgwire: reader.number("server.ports.pgwire"), http: reader.number("server.ports.http") },
       dataDir: resolve(reader.text("server.data_dir") ?? ""),
       maxConnections: reader.number("server.max_connections"),
       authenticationTimeoutMs: reader.number("server.authentication_timeout"),
@@ -88,8 +87,6 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
     },
     auth: {
       schema: readAuthSchema(),
-      claimsLifetimeMs: reader.number("auth.claims_lifetime"),
-      ...(claimsPrefix === undefined ? {} : { claimsPrefix }),
       superuserName: readSuperuserName(),
       ...(password === undefined ? {} : { superuserPassword: password }),
       minPasswordLength: reader.number("auth.min_password_length"),
@@ -103,6 +100,16 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
       loginAttemptsPerUserPerMin: reader.number("auth.login_attempts_per_user_per_min"),
       apiKeys: { pgwire: reader.boolean("auth.api_keys.pgwire") },
     },
+    http: {
+      enabled: reader.boolean("http.enabled"),
+      maxBodyBytes: reader.number("http.max_body"),
+      maxRows: reader.number("http.max_rows"),
+      maxResponseBytes: reader.number("http.max_response"),
+      statementTimeoutMs: reader.number("http.statement_timeout"),
+      requestsPerMin: reader.number("http.requests_per_min"),
+      corsOrigins: readCorsOrigins(),
+    },
+    metrics: { public: reader.boolean("metrics.public") },
     audit: { level: reader.choice("audit.level") ?? "standard" },
     log: {
       level: reader.choice("log.level") ?? "info",
@@ -151,19 +158,6 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
     return name;
   }
 
-  function readClaimsPrefix(): string | undefined {
-    const prefix = reader.text("auth.claims_prefix");
-    if (prefix === undefined) {
-      return undefined;
-    }
-    if (!/^[a-z_][a-z0-9_]*$/i.test(prefix)) {
-      reader.blame("auth.claims_prefix", "has to be letters, digits and _, and to begin with no digit");
-    } else if (reservedPrefixes.has(prefix.toLowerCase())) {
-      reader.blame("auth.claims_prefix", `is the prefix of other settings: "${prefix}"`);
-    }
-    return prefix;
-  }
-
   function readAuthSchema(): string {
     const name = reader.text("auth.schema") ?? "";
     const isUsable =
@@ -179,6 +173,18 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
       );
     }
     return name;
+  }
+
+  function readCorsOrigins(): string[] {
+    const origins = (reader.text("http.cors_origins") ?? "")
+      .split(",")
+      .map((origin) => origin.trim())
+      .filter((origin) => origin !== "");
+    const wrong = origins.find((origin) => origin !== "*" && !isOrigin(origin));
+    if (wrong !== undefined) {
+      reader.blame("http.cors_origins", "must hold origins such as https://app.example.com, or *");
+    }
+    return origins;
   }
 
   function readSuperuserPassword(): Secret | undefined {
@@ -262,8 +268,10 @@ function readTls(reader: KeyReader, files: ConfigFiles): Config["server"]["tls"]
   }
 }
 
-/** Settings of the front-end's proof and of PL/pgSQL. */
-const reservedPrefixes: ReadonlySet<string> = new Set(["nodedb", "plpgsql"]);
+/** An origin as browsers send it (RFC 6454 section 6.2): scheme, host and port only. */
+function isOrigin(text: string): boolean {
+  return URL.canParse(text) && new URL(text).origin === text;
+}
 
 function holdsPassword(url: string): boolean {
   return /^\w+:\/\/[^@/?#]*:[^@/?#]+@/.test(url);

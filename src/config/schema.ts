@@ -7,6 +7,7 @@ export type KeyType =
   | { readonly kind: "boolean" }
   | { readonly kind: "integer"; readonly min: number; readonly max: number; readonly unit: string }
   | { readonly kind: "duration"; readonly minMs: number }
+  | { readonly kind: "size"; readonly minBytes: number; readonly maxBytes: number }
   | { readonly kind: "choice"; readonly choices: readonly string[] };
 
 export interface ConfigKey {
@@ -30,6 +31,9 @@ export const maxDurationDays = 24;
 
 const count = (min: number, max: number, unit: string) => ({ kind: "integer", min, max, unit }) as const;
 const duration = (minMs: number) => ({ kind: "duration", minMs }) as const;
+const kib = 1024;
+const mib = 1024 * kib;
+const size = (minBytes: number, maxBytes: number) => ({ kind: "size", minBytes, maxBytes }) as const;
 
 export const configKeys = [
   {
@@ -76,6 +80,14 @@ export const configKeys = [
     default: 6432,
     env: "NODEDB_PORT_PGWIRE",
     doc: "Port for PostgreSQL clients. 0 takes any free port, which is printed and written to ports.json in the data directory.",
+    live: false,
+  },
+  {
+    key: "server.ports.http",
+    type: count(0, 65535, "TCP port"),
+    default: 6480,
+    env: "NODEDB_PORT_HTTP",
+    doc: "Port for HTTP. 0 takes any free port, as for pgwire. Not opened when http.enabled is false.",
     live: false,
   },
   {
@@ -181,21 +193,6 @@ export const configKeys = [
     live: false,
   },
   {
-    key: "auth.claims_lifetime",
-    type: duration(1000),
-    default: "1h",
-    doc: "How long what a session says of itself in PostgreSQL is good for transactions that begin; it is renewed at half of that. Clocks of the front-end and of PostgreSQL may differ by the other half.",
-    live: false,
-  },
-  {
-    key: "auth.claims_prefix",
-    type: { kind: "text" },
-    defaultDoc: "none: not set",
-    example: "app",
-    doc: "Prefix of settings that hold the claims one by one, for policies that read current_setting('app.sub', true). A convenience and no proof: a client can set them.",
-    live: false,
-  },
-  {
     key: "auth.superuser_name",
     type: { kind: "text" },
     default: "nodedb",
@@ -271,6 +268,64 @@ export const configKeys = [
     type: { kind: "boolean" },
     default: true,
     doc: "Whether PostgreSQL clients may give an API key as the password of the user, service account or key whose name they log in with.",
+    live: false,
+  },
+  {
+    key: "http.enabled",
+    type: { kind: "boolean" },
+    default: true,
+    env: "NODEDB_HTTP_ENABLED",
+    doc: "Whether HTTP is served at all.",
+    live: false,
+  },
+  {
+    key: "http.max_body",
+    type: size(kib, 64 * mib),
+    default: "1MiB",
+    doc: "Largest body of a request; a larger one gets 413.",
+    live: false,
+  },
+  {
+    key: "http.max_rows",
+    type: count(1, 10_000_000, "rows"),
+    default: 10_000,
+    doc: "Most rows that POST /v1/query returns of one statement; one with more is undone and gets 413. A stream has no such limit.",
+    live: false,
+  },
+  {
+    key: "http.max_response",
+    type: size(kib, 1024 * mib),
+    default: "64MiB",
+    doc: "Most bytes that POST /v1/query collects of one request's rows, as PostgreSQL sends them; and the largest single row of a stream. More gets 413.",
+    live: false,
+  },
+  {
+    key: "http.statement_timeout",
+    type: duration(1),
+    default: "30s",
+    doc: "How long the statements of one request may run before they are canceled (57014); a request can ask for less.",
+    live: false,
+  },
+  {
+    key: "http.requests_per_min",
+    type: count(0, 10_000_000, "requests"),
+    default: 0,
+    doc: "Requests of one identity within a minute, after which further ones get 429; 0 is unlimited.",
+    live: false,
+  },
+  {
+    key: "http.cors_origins",
+    type: { kind: "text" },
+    defaultDoc: "none: no CORS",
+    example: "https://app.example.com",
+    doc: "Origins whose scripts may call the API from a browser, separated by commas; * for all.",
+    live: false,
+  },
+  {
+    key: "metrics.public",
+    type: { kind: "boolean" },
+    default: false,
+    doc: "Whether /metrics is served without a credential; else it takes that of an admin or superuser.",
     live: false,
   },
   {

@@ -2,7 +2,7 @@
 
 import { type KeyType, maxDurationDays } from "./schema.ts";
 
-/** Durations are in milliseconds. */
+/** Durations are in milliseconds, sizes in bytes. */
 export type ParsedValue = string | number | boolean;
 
 export type ParseOutcome =
@@ -48,6 +48,11 @@ export function parseValue(type: KeyType, value: unknown, isText: boolean): Pars
       const isInRange = ms !== undefined && ms >= type.minMs && ms <= maxDurationDays * 86_400_000;
       return isInRange ? { ok: true, value: ms } : refuse;
     }
+    case "size": {
+      const bytes = parseSizeBytes(value);
+      const isInRange = bytes !== undefined && bytes >= type.minBytes && bytes <= type.maxBytes;
+      return isInRange ? { ok: true, value: bytes } : refuse;
+    }
     case "choice":
       return typeof value === "string" && type.choices.includes(value) ? { ok: true, value } : refuse;
   }
@@ -61,6 +66,12 @@ function parseDurationMs(value: unknown): number | undefined {
   const match = typeof value === "string" ? /^(\d{1,10})(ms|s|m|h|d)$/.exec(value) : null;
   const factor = unitMs[match?.[2] ?? ""];
   return match === null || factor === undefined ? undefined : Number(match[1]) * factor;
+}
+
+/** `64KiB`, `1MiB`. @returns undefined when it is neither */
+function parseSizeBytes(value: unknown): number | undefined {
+  const match = typeof value === "string" ? /^(\d{1,7})(KiB|MiB)$/.exec(value) : null;
+  return match === null ? undefined : Number(match[1]) * (match[2] === "MiB" ? 1024 * 1024 : 1024);
 }
 
 /** What a value of this type looks like, for messages and for the reference page. */
@@ -77,6 +88,12 @@ export function describeType(type: KeyType): string {
     case "duration": {
       const from = type.minMs === 0 ? "0" : `${type.minMs / 1000}s`;
       return `a duration such as "30s" or "10m" (${from} to ${maxDurationDays}d)`;
+    }
+    case "size": {
+      const [from, to] = [type.minBytes, type.maxBytes].map((bytes) =>
+        bytes % (1024 * 1024) === 0 ? `${bytes / 1024 / 1024}MiB` : `${bytes / 1024}KiB`,
+      );
+      return `a size such as "64KiB" or "1MiB" (${from} to ${to})`;
     }
     case "choice":
       return type.choices.map((choice) => `"${choice}"`).join(", ");

@@ -41,6 +41,6 @@ export class SqlError extends Error {
 
   /** The five-character code that the wire carries. */
   get sqlstate(): string {
-    return conditions[this.condition].sqlstate;
+    return conditions[this.condition];
   }
 }

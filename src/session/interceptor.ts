@@ -4,14 +4,13 @@ import { mayHoldAuthReference } from "../ddl/auth-references.ts";
 import { holdsOurs, isOurs, mayNeedAttention } from "../ddl/classify.ts";
 import { namesInDatabaseCommands } from "../ddl/database-command.ts";
 import { lexicalText } from "../ddl/multibyte.ts";
-import { beginsWithReset } from "../ddl/session-reset.ts";
 import { findStatements } from "../ddl/splitter.ts";
 import type { Statement } from "../ddl/statement.ts";
 import { mayBeTransactionControl, parseTransactionControl } from "../ddl/transaction-control.ts";
+import type { PairedTransaction } from "../exec/paired-transaction.ts";
 import type { Column } from "../exec/result.ts";
 import { type Verdict, verdicts } from "../wire/framer.ts";
 import { ExtendedQuery } from "./extended-query.ts";
-import type { PairedTransaction } from "./paired-transaction.ts";
 import type { Relay } from "./relay.ts";
 import type { Interceptor } from "./relay-contracts.ts";
 import { hasTransactionControl, type QuerySession, runSimpleQuery } from "./simple-query.ts";
@@ -129,8 +128,6 @@ export class StatementInterceptor implements Interceptor {
   }
 
   #mustRun(buffer: Buffer, start: number, end: number): boolean {
-    // Drivers send what comes next without waiting for its answer.
-    if (beginsWithReset(buffer, start, end)) this.#session.relay.areClaimsDue = true;
     return this.#holdsOwn(buffer, start, end) || mayHoldAuthReference(buffer, start, end);
   }
 

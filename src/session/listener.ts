@@ -190,6 +190,7 @@ export class Listener {
         identity,
         database,
         clientAddress: address,
+        protocol: "pgwire",
         minorVersion: Math.min(startup.minor, newestMinorVersion),
       },
       transport,

@@ -1,11 +1,9 @@
 /** The live sessions of a process: limits, ends from outside, and idle timeouts. */
 
-import type { Claims, Identity } from "../auth/identity.ts";
 import type { LiveSession } from "../auth/live-session.ts";
 import { SqlError } from "../errors/sql-error.ts";
-import type { SessionDirectory } from "../exec/sessions.ts";
+import type { EndingMode, ManagedSession, SessionDirectory, SessionGate } from "../exec/sessions.ts";
 import type { Audit, AuditEntry } from "../observe/audit.ts";
-import type { EndingMode, Session } from "./session.ts";
 
 export interface SessionLimits {
   /** Sessions in this process; one more is refused with too_many_connections. */
@@ -28,7 +26,7 @@ export interface SessionObserver {
 
 /** One session as SHOW SESSIONS prints it. */
 export interface SessionStatus {
-  readonly session: Session;
+  readonly session: ManagedSession;
   readonly state: "active" | "idle" | "idle in transaction" | "waiting";
   /** When a statement was last seen to run, as far as this was looked at. */
   readonly lastActiveAtMs: number;
@@ -44,10 +42,10 @@ interface Watch {
 
 const sweepIntervalMs = 1_000;
 
-export class SessionRegistry implements SessionDirectory {
+export class SessionRegistry implements SessionDirectory, SessionGate {
   readonly #limits: SessionLimits;
   readonly #observer: SessionObserver | undefined;
-  readonly #sessions = new Map<Session, Watch>();
+  readonly #sessions = new Map<ManagedSession, Watch>();
   readonly #byPrincipal = new Map<number, number>();
   readonly #byTenant = new Map<number, number>();
   readonly #sweeper: NodeJS.Timeout | undefined;
@@ -67,7 +65,7 @@ export class SessionRegistry implements SessionDirectory {
   }
 
   /** @throws SqlError FATAL too_many_connections when the process, the tenant, the user or the role has no room for one more */
-  admit(session: Session): void {
+  admit(session: ManagedSession): void {
     const { identity } = session.profile;
     const count = this.#byPrincipal.get(identity.principal.id) ?? 0;
     if (this.#sessions.size >= this.#limits.maxConnections) {
@@ -92,7 +90,7 @@ export class SessionRegistry implements SessionDirectory {
     this.#tell("SessionConnect", session);
   }
 
-  remove(session: Session): void {
+  remove(session: ManagedSession): void {
     if (!this.#sessions.delete(session)) return;
     const { principal, tenantId } = session.profile.identity;
     decrement(this.#byPrincipal, principal.id);
@@ -143,14 +141,6 @@ export class SessionRegistry implements SessionDirectory {
     }
   }
 
-  /** Lets the sessions of a principal say of themselves what holds now. */
-  renewClaims(principalId: number, claimsNow: (identity: Identity) => Claims): void {
-    for (const session of this.#sessions.keys()) {
-      const { identity } = session.profile;
-      if (identity.principal.id === principalId) session.renewClaims(claimsNow(identity));
-    }
-  }
-
   /** Ends every session; resolves when all are gone or the time is over, and those left have been cut off. */
   async endAll(error: SqlError, mode: EndingMode, timeoutMs: number): Promise<void> {
     for (const session of [...this.#sessions.keys()]) session.end(error, mode);
@@ -167,7 +157,10 @@ export class SessionRegistry implements SessionDirectory {
     clearInterval(this.#sweeper);
   }
 
-  #tell(event: Extract<AuditEntry["event"], "SessionConnect" | "SessionDisconnect">, session: Session): void {
+  #tell(
+    event: Extract<AuditEntry["event"], "SessionConnect" | "SessionDisconnect">,
+    session: ManagedSession,
+  ): void {
     const { id, identity, database, clientAddress } = session.profile;
     this.#observer?.audit.record({
       event,
@@ -206,7 +199,7 @@ export class SessionRegistry implements SessionDirectory {
   }
 }
 
-function stateOf(session: Session): SessionStatus["state"] {
+function stateOf(session: ManagedSession): SessionStatus["state"] {
   if (session.isQueued) return "waiting";
   if (!session.isIdle) return "active";
   return session.isInTransaction ? "idle in transaction" : "idle";

@@ -1,8 +1,9 @@
 /** One client from its login to its end: the identity, the upstream connection on loan, the relay, and every way to end. */
 
 import { randomBytes } from "node:crypto";
-import type { Claims, Identity } from "../auth/identity.ts";
 import { SqlError } from "../errors/sql-error.ts";
+import { PairedTransaction } from "../exec/paired-transaction.ts";
+import type { EndingMode, ManagedSession, SessionProfile } from "../exec/sessions.ts";
 import type { Log } from "../observe/log.ts";
 import type { Lease, Ticket } from "../upstream/pool.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
@@ -15,29 +16,19 @@ import {
 import type { Transport } from "../wire/transport.ts";
 import { cancelKeyBytes } from "./cancel-registry.ts";
 import { StatementInterceptor } from "./interceptor.ts";
-import { PairedTransaction } from "./paired-transaction.ts";
 import { Relay } from "./relay.ts";
 import type { Interceptor } from "./relay-contracts.ts";
 import type { SessionServices } from "./services.ts";
-import { SessionClaims } from "./session-claims.ts";
 import { StatementRunner } from "./statement-runner.ts";
 
-/** Who and where; fixed at the login. */
-export interface SessionProfile {
-  readonly id: string;
-  readonly identity: Identity;
-  readonly database: string;
-  /** Without its port. */
-  readonly clientAddress: string;
+/** Who and where, and how it is spoken with. */
+export interface ClientProfile extends SessionProfile {
   /** Minor version of the protocol spoken with this client. */
   readonly minorVersion: number;
 }
 
-/** When a session that is to end may still finish something. */
-export type EndingMode = "after_statement" | "after_transaction";
-
-export class Session {
-  readonly profile: SessionProfile;
+export class Session implements ManagedSession {
+  readonly profile: ClientProfile;
   readonly connectedAtMs = Date.now();
   readonly #client: Transport;
   readonly #services: SessionServices;
@@ -47,13 +38,12 @@ export class Session {
   #lease: Lease | undefined;
   #relay: Relay | undefined;
   #interceptor: Interceptor | undefined;
-  #claims: SessionClaims | undefined;
   #unregisterCancel: (() => void) | undefined;
   #ending: { readonly error: SqlError; readonly mode: EndingMode } | undefined;
   #isClosed = false;
 
   constructor(
-    profile: SessionProfile,
+    profile: ClientProfile,
     client: Transport,
     services: SessionServices,
     log: Log,
@@ -118,7 +108,6 @@ export class Session {
     messages.push(encodeBackendKeyData(connection.processId, secretKey), encodeReadyForQuery("I"));
     const relay = this.#openRelay(lease);
     this.#relay = relay;
-    this.#claims = new SessionClaims(this.profile, relay, this.#services.claims, this.#log);
     const early = takeEarly();
     relay.writeToClient(Buffer.concat(messages));
     relay.start(early);
@@ -134,11 +123,6 @@ export class Session {
     const lease = this.#lease;
     if (lease === undefined || this.#relay?.isSettled !== false) return;
     await this.#services.cancelUpstream(lease.connection);
-  }
-
-  /** What holds for the session from its next transaction on. */
-  renewClaims(claims: Claims): void {
-    this.#claims?.renew(claims);
   }
 
   /** Ends the session with a FATAL error, as soon as the mode allows. */
@@ -201,7 +185,6 @@ export class Session {
       {
         onClientGone: () => this.leave(),
         onUpstreamGone: () => this.#onUpstreamGone(),
-        onClaimsDue: async () => this.#claims?.refresh(),
         onFailure: (error) => this.fail(runner.asSqlError(error)),
         onReady: () => {
           const ending = this.#ending;
@@ -251,12 +234,11 @@ export class Session {
     this.#isClosed = true;
     this.#unregisterCancel?.();
     this.#interceptor?.close();
-    this.#claims?.close();
     const relay = this.#relay;
     const lease = this.#lease;
     this.#ticket?.cancel(new SqlError("connection_failure", "the client has closed the connection"));
     if (relay !== undefined && lease !== undefined) {
-      const isReusable = relay.isReusable && this.#claims?.haveChanged === false;
+      const isReusable = relay.isReusable;
       const isRunning = !relay.isSettled;
       relay.stop();
       if (isReusable) lease.release();

@@ -41,6 +41,7 @@ export async function startFrontEnd(
       NODEDB_DATA_DIR: dataDir,
       NODEDB_LOG_LEVEL: "warn",
       NODEDB_PORT_PGWIRE: "0",
+      NODEDB_PORT_HTTP: "0",
       NODEDB_SUPERUSER_PASSWORD: passwords.superuser,
       NODEDB_UPSTREAM_URL: upstreamUrl(options, server),
     },

@@ -165,7 +165,7 @@ describe("one data directory, start after start", () => {
     const holder = createServer();
     await new Promise<void>((resolve) => holder.listen(0, "127.0.0.1", resolve));
     const { port } = holder.address() as { port: number };
-    const failed = await end(dataDir, { NODEDB_PORT_PGWIRE: String(port) });
+    const failed = await end(dataDir, { NODEDB_PORT_PGWIRE: String(port), NODEDB_PORT_HTTP: "0" });
     holder.close();
     expect(failed.status).toBe(1);
     expect(failed.stderr).toMatch(new RegExp(`^nodedb: .*127\\.0\\.0\\.1:${port}`, "m"));
@@ -175,7 +175,7 @@ describe("one data directory, start after start", () => {
 
   test("a second front-end on the same data is refused, and the first goes on", async () => {
     const first = await start({ dataDir, environment: generated });
-    const second = await end(dataDir, { NODEDB_PORT_PGWIRE: "0" });
+    const second = await end(dataDir, { NODEDB_PORT_PGWIRE: "0", NODEDB_PORT_HTTP: "0" });
     expect(second.status).toBe(1);
     expect(second.stderr).toMatch(/^nodedb: .* is in use by process \d+\nHINT: .*data directory of its own/m);
     expect((await runOnce(loginOf(first, password), "SELECT count(*)::int AS n FROM kept")).rows).toEqual([
@@ -189,7 +189,7 @@ describe("one data directory, start after start", () => {
     const holder = createServer();
     await new Promise<void>((resolve) => holder.listen(0, "127.0.0.1", resolve));
     const { port } = holder.address() as { port: number };
-    expect((await end(fresh, { NODEDB_PORT_PGWIRE: String(port) })).status).toBe(1);
+    expect((await end(fresh, { NODEDB_PORT_PGWIRE: String(port), NODEDB_PORT_HTTP: "0" })).status).toBe(1);
     holder.close();
     const next = await start({ dataDir: fresh, environment: generated });
     await vi.waitFor(() => expect(next.output()).toContain("psql -h"), { timeout: 3_000, interval: 10 });

@@ -49,7 +49,13 @@ test.each(["SIGTERM", "SIGINT"] as const)(
     mkdirSync(dataDir, { mode: 0o755 });
     const npm = spawn("npm", ["start"], {
       cwd: directory,
-      env: { PATH: process.env.PATH, HOME: directory, NODEDB_DATA_DIR: dataDir, NODEDB_PORT_PGWIRE: "0" },
+      env: {
+        PATH: process.env.PATH,
+        HOME: directory,
+        NODEDB_DATA_DIR: dataDir,
+        NODEDB_PORT_PGWIRE: "0",
+        NODEDB_PORT_HTTP: "0",
+      },
       stdio: ["ignore", "pipe", "pipe"],
     });
     children.push(npm);

@@ -24,6 +24,8 @@ export interface FrontEndOptions {
 export interface FrontEnd {
   readonly host: string;
   readonly port: number;
+  /** 0 when HTTP is switched off. */
+  readonly httpPort: number;
   readonly adminUser: string;
   readonly adminPassword: string;
   readonly database: string;
@@ -35,6 +37,11 @@ export interface FrontEnd {
   /** Resolves with the exit status, or null when a signal ended it. */
   readonly exited: Promise<number | null>;
   close(): Promise<void>;
+}
+
+interface Ports {
+  readonly pgwire: number;
+  readonly http?: number;
 }
 
 const program = resolve(import.meta.dirname, "../../dist/main.js");
@@ -59,6 +66,7 @@ export async function startFrontEnd(options: FrontEndOptions = {}): Promise<Fron
         PATH: process.env.PATH,
         NODEDB_DATA_DIR: dataDir,
         NODEDB_PORT_PGWIRE: "0",
+        NODEDB_PORT_HTTP: "0",
         NODEDB_SUPERUSER_PASSWORD: adminPassword,
         ...(options.upstreamUrl === undefined ? {} : { NODEDB_UPSTREAM_URL: options.upstreamUrl }),
         ...options.environment,
@@ -74,10 +82,11 @@ export async function startFrontEnd(options: FrontEndOptions = {}): Promise<Fron
     output += chunk;
   });
   const exited = once(child, "exit").then(([status]) => status as number | null);
-  const port = await waitForPort(child, portsFile, () => output);
+  const { pgwire: port, http: httpPort = 0 } = await waitForPorts(child, portsFile, () => output);
   return {
     host: "127.0.0.1",
     port,
+    httpPort,
     adminUser: "nodedb",
     adminPassword,
     database: options.upstreamUrl === undefined ? "nodedb" : new URL(options.upstreamUrl).pathname.slice(1),
@@ -94,13 +103,13 @@ export async function startFrontEnd(options: FrontEndOptions = {}): Promise<Fron
   };
 }
 
-async function waitForPort(child: ChildProcess, portsFile: string, output: () => string): Promise<number> {
+async function waitForPorts(child: ChildProcess, portsFile: string, output: () => string): Promise<Ports> {
   const deadline = Date.now() + startTimeoutMs;
   while (Date.now() < deadline) {
     if (child.exitCode !== null) throw new Error(`the front-end ended with ${child.exitCode}:\n${output()}`);
     if (existsSync(portsFile)) {
       const text = readFileSync(portsFile, "utf8");
-      if (text.endsWith("\n")) return (JSON.parse(text) as { pgwire: number }).pgwire;
+      if (text.endsWith("\n")) return JSON.parse(text) as Ports;
     }
     await new Promise((resume) => setTimeout(resume, 10));
   }

@@ -56,7 +56,7 @@ describe("values", () => {
     expect(configOf({})).toEqual({
       server: {
         host: "127.0.0.1",
-        ports: { pgwire: 6432 },
+        ports: { pgwire: 6432, http: 6480 },
         dataDir: resolve("nodedb-data"),
         maxConnections: 1024,
         authenticationTimeoutMs: 30_000,
@@ -74,7 +74,6 @@ describe("values", () => {
       },
       auth: {
         schema: "auth",
-        claimsLifetimeMs: 3_600_000,
         superuserName: "nodedb",
         minPasswordLength: 8,
         scramIterations: 4096,
@@ -88,6 +87,16 @@ describe("values", () => {
         apiKeys: { pgwire: true },
       },
       audit: { level: "standard" },
+      http: {
+        enabled: true,
+        maxBodyBytes: 1024 * 1024,
+        maxRows: 10_000,
+        maxResponseBytes: 64 * 1024 * 1024,
+        statementTimeoutMs: 30_000,
+        requestsPerMin: 0,
+        corsOrigins: [],
+      },
+      metrics: { public: false },
       log: { level: "info", format: "json" },
     });
   });

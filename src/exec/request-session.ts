@@ -1,0 +1,199 @@
+/** A session that lasts for one request: admitted and listed like any other, with an upstream connection on loan and an end. */
+
+import { SqlError } from "../errors/sql-error.ts";
+import type { Log } from "../observe/log.ts";
+import type { Lease, Ticket, UpstreamPool } from "../upstream/pool.ts";
+import { QueryClient, type ResultLimits } from "../upstream/query-client.ts";
+import type { UpstreamConnection } from "../upstream/upstream-connection.ts";
+import type { Executor } from "./execute.ts";
+import { PairedTransaction } from "./paired-transaction.ts";
+import { RequestStatements } from "./request-statements.ts";
+import { SessionStatements } from "./session-statements.ts";
+import type { EndingMode, ManagedSession, SessionGate, SessionProfile } from "./sessions.ts";
+import { upstreamTargetOf } from "./upstream-target.ts";
+
+/** What the requests of a process share. */
+export interface RequestServices {
+  readonly gate: SessionGate;
+  readonly pool: Pick<UpstreamPool, "acquire" | "freeDatabases">;
+  readonly executor: Executor;
+  /** Never rejects. */
+  readonly cancelUpstream: (connection: UpstreamConnection) => Promise<void>;
+  readonly log: Log;
+}
+
+export interface RequestLimits extends ResultLimits {
+  /** For all statements of the request, from the moment that it has a connection. */
+  readonly timeoutMs: number;
+}
+
+/** How long PostgreSQL may take to act on a cancel before the request is answered without it, in ms. */
+const cancelGraceMs = 5_000;
+
+/**
+ * What values look like is the front-end's to say, whatever the role's own settings are: fixed at the upstream login, and with
+ * that what RESET returns to.
+ */
+const startupParameters: ReadonlyMap<string, string> = new Map([
+  ["client_encoding", "UTF8"],
+  ["DateStyle", "ISO, MDY"],
+  ["IntervalStyle", "postgres"],
+  ["bytea_output", "hex"],
+  ["extra_float_digits", "1"],
+  ["application_name", "nodedb http"],
+]);
+
+export class RequestSession implements ManagedSession {
+  readonly profile: SessionProfile;
+  readonly connectedAtMs = Date.now();
+  readonly isIdle = false;
+  readonly activity = 0;
+  readonly #services: RequestServices;
+  #ticket: Ticket | undefined;
+  #client: QueryClient | undefined;
+  /** What the client is told instead of whatever its statement ends with. */
+  #interruption: unknown;
+  /** Ends the request before its next statement. */
+  #ending: SqlError | undefined;
+  #onInterrupted: (() => void) | undefined;
+
+  constructor(profile: SessionProfile, services: RequestServices) {
+    this.profile = profile;
+    this.#services = services;
+  }
+
+  get isInTransaction(): boolean {
+    return this.#client !== undefined && this.#client.status !== "I";
+  }
+
+  get isQueued(): boolean {
+    return this.#ticket !== undefined;
+  }
+
+  /**
+   * Waits for a connection, runs the work on it, and gives it back.
+   *
+   * @throws SqlError too_many_connections, query_canceled, admin_shutdown; UpstreamError; whatever the work throws
+   */
+  async run<T>(limits: RequestLimits, work: (statements: RequestStatements) => Promise<T>): Promise<T> {
+    const { gate } = this.#services;
+    gate.admit(this);
+    try {
+      const lease = await this.#acquire();
+      const client = new QueryClient(lease.connection, limits.maxBytes);
+      this.#client = client;
+      const timer = setTimeout(() => this.fail(statementTimeout()), limits.timeoutMs);
+      try {
+        return await this.#unlessInterrupted(work(this.#openStatements(lease, client, limits)));
+      } finally {
+        clearTimeout(timer);
+        this.#client = undefined;
+        this.#giveBack(lease, client);
+      }
+    } finally {
+      gate.remove(this);
+    }
+  }
+
+  /** Holds PostgreSQL back while the client does not take what there is. */
+  pause(): void {
+    this.#client?.pause();
+  }
+
+  resume(): void {
+    this.#client?.resume();
+  }
+
+  end(error: SqlError, mode: EndingMode): void {
+    if (mode === "after_transaction") return;
+    this.#ending ??= error;
+    this.#ticket?.cancel(error);
+  }
+
+  fail(error: unknown): void {
+    if (this.#interruption !== undefined) return;
+    this.#interruption = error;
+    if (error instanceof SqlError) this.#ticket?.cancel(error);
+    this.#onInterrupted?.();
+    this.resume();
+    this.#cancel();
+  }
+
+  async #acquire(): Promise<Lease> {
+    const { identity, database } = this.profile;
+    const ticket = this.#services.pool.acquire(upstreamTargetOf(identity, database, startupParameters));
+    this.#ticket = ticket;
+    try {
+      const lease = await ticket.lease;
+      const error = this.#interruption ?? this.#ending;
+      if (error === undefined) return lease;
+      lease.release();
+      throw error;
+    } finally {
+      this.#ticket = undefined;
+    }
+  }
+
+  #openStatements(lease: Lease, client: QueryClient, limits: ResultLimits): RequestStatements {
+    const { executor, pool, log } = this.#services;
+    const { identity, id, database, clientAddress } = this.profile;
+    return new RequestStatements({
+      client,
+      statements: new SessionStatements(
+        executor,
+        {
+          context: { identity, sessionId: id, database, clientAddress },
+          parameters: lease.connection.parameters,
+        },
+        log,
+      ),
+      paired: new PairedTransaction(() => executor.beginTransaction(lease.connection)),
+      limits,
+      cancel: () => this.#cancel(),
+      checkpoint: () => {
+        const error = this.#interruption ?? this.#ending;
+        if (error !== undefined) throw error;
+      },
+      freeDatabases: (names) => pool.freeDatabases(names),
+    });
+  }
+
+  /** The work's outcome; after an interruption its error, as soon as the work has ended or the grace is over. */
+  async #unlessInterrupted<T>(work: Promise<T>): Promise<T> {
+    let grace: NodeJS.Timeout | undefined;
+    const interrupted = new Promise<never>((_, reject) => {
+      this.#onInterrupted = () => {
+        grace = setTimeout(() => reject(this.#interruption), cancelGraceMs);
+      };
+      if (this.#interruption !== undefined) this.#onInterrupted();
+    });
+    try {
+      return await Promise.race([work, interrupted]);
+    } catch (error) {
+      throw this.#interruption ?? error;
+    } finally {
+      clearTimeout(grace);
+      this.#onInterrupted = undefined;
+    }
+  }
+
+  #cancel(): void {
+    const client = this.#client;
+    if (client?.isRunning === true) void this.#services.cancelUpstream(client.connection);
+  }
+
+  #giveBack(lease: Lease, client: QueryClient): void {
+    client.detach();
+    if (client.isReusable) lease.release();
+    else {
+      // PostgreSQL notices a closed connection only when it next writes to it.
+      if (client.isRunning) void this.#services.cancelUpstream(client.connection);
+      client.abandon();
+      lease.discard();
+    }
+  }
+}
+
+function statementTimeout(): SqlError {
+  return new SqlError("query_canceled", "canceling statement due to statement timeout");
+}

@@ -1,0 +1,121 @@
+/** The HTTP interface as a fastify application: who may ask, what every answer carries, and how errors look. */
+
+import { randomUUID } from "node:crypto";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from "fastify";
+import type { Identity } from "../auth/identity.ts";
+import { SqlError } from "../errors/sql-error.ts";
+import type { Log } from "../observe/log.ts";
+import { authenticate, type Credentials } from "./credential.ts";
+import { answerError } from "./error-answer.ts";
+import { HttpError } from "./http-error.ts";
+import { parseJsonBody } from "./json-body.ts";
+import { addQueryRoutes, type QueryServices } from "./query-routes.ts";
+
+export interface AppOptions {
+  readonly credentials: Credentials;
+  readonly query: QueryServices;
+  readonly maxBodyBytes: number;
+  readonly isTlsRequired: boolean;
+  /** Makes the server that the application answers for. */
+  readonly makeServer: (handler: (request: IncomingMessage, response: ServerResponse) => void) => Server;
+  /** Before true every request gets 503: the program is still starting, or already ending. */
+  readonly isOpen: () => boolean;
+  readonly log: Log;
+}
+
+/** What every answer carries: it is data for a program, and nothing that a browser should keep, guess at or frame. */
+const securityHeaders = {
+  "cache-control": "no-store",
+  "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+  "cross-origin-resource-policy": "same-origin",
+  "referrer-policy": "no-referrer",
+  "x-content-type-options": "nosniff",
+} as const;
+
+const requestIdPattern = /^[A-Za-z0-9._:-]{1,64}$/;
+
+export function createApp(options: AppOptions): FastifyInstance {
+  const { log } = options;
+  const app = fastify({
+    logger: false,
+    bodyLimit: options.maxBodyBytes,
+    // One that would break out of a log line or a header is replaced.
+    genReqId: ({ headers }) => {
+      const given = headers["x-request-id"];
+      return typeof given === "string" && requestIdPattern.test(given) ? given : randomUUID();
+    },
+    serverFactory: (handler) => options.makeServer(handler),
+    frameworkErrors: (error, request, reply) => {
+      const answer = answerError(translate(error), request.id, log);
+      void (reply as FastifyReply).code(answer.status).headers(answer.headers).send(answer.body);
+    },
+  });
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("application/json", { parseAs: "buffer" }, (_request, body, done) => {
+    try {
+      done(null, parseJsonBody(body as Buffer));
+    } catch (error) {
+      done(error as Error);
+    }
+  });
+  const identities = new WeakMap<FastifyRequest, Identity>();
+  app.addHook("onRequest", async (request, reply) => {
+    reply.headers({ ...securityHeaders, "x-request-id": request.id });
+    if (!options.isOpen()) {
+      throw new SqlError("cannot_connect_now", "the database system is not accepting connections");
+    }
+    if (options.isTlsRequired && !("encrypted" in request.raw.socket)) throw tlsRequired();
+  });
+  app.setErrorHandler((error, request, reply) => {
+    const answer = answerError(translate(error), request.id, log);
+    log.debug(
+      { requestId: request.id, status: answer.status, code: answer.body.error.code },
+      "request failed",
+    );
+    return reply.code(answer.status).headers(answer.headers).send(answer.body);
+  });
+  app.setNotFoundHandler(() => {
+    throw new HttpError(404, "there is nothing here");
+  });
+  app.register(async (guarded) => {
+    guarded.addHook("onRequest", async (request) => {
+      identities.set(request, await authenticate(options.credentials, request.raw, request.id, log));
+    });
+    addQueryRoutes(guarded, options.query, (request) => {
+      const identity = identities.get(request);
+      if (identity === undefined) throw new TypeError("the request was not authenticated");
+      return identity;
+    });
+  });
+  return app;
+}
+
+/** fastify's own refusals in our words; everything else stays what it is. */
+function translate(error: unknown): unknown {
+  const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;
+  switch (code) {
+    case "FST_ERR_CTP_BODY_TOO_LARGE":
+      return new HttpError(413, "the body is larger than http.max_body", {
+        headers: { connection: "close" },
+      });
+    case "FST_ERR_CTP_INVALID_MEDIA_TYPE":
+      return new HttpError(415, "the body must be application/json", {
+        headers: { accept: "application/json" },
+      });
+    case "FST_ERR_CTP_INVALID_CONTENT_LENGTH":
+    case "FST_ERR_CTP_EMPTY_JSON_BODY":
+      return new HttpError(400, "the body is not as long as Content-Length says");
+    case "FST_ERR_BAD_URL":
+      return new HttpError(400, "the address cannot be read");
+    default:
+      return error;
+  }
+}
+
+function tlsRequired(): HttpError {
+  return new HttpError(426, "TLS is required", {
+    hint: "Use https.",
+    headers: { upgrade: "TLS/1.2, HTTP/1.1", connection: "upgrade, close" },
+  });
+}

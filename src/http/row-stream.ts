@@ -1,0 +1,99 @@
+/** A result as lines of JSON while it comes: `meta`, one line per row, `end` or `error`; PostgreSQL waits for a slow reader. */
+
+import { Readable } from "node:stream";
+import type { RequestLimits, RequestSession } from "../exec/request-session.ts";
+import type { RequestResult, RequestStatements, ResultListener } from "../exec/request-statements.ts";
+import type { ErrorBody } from "./error-answer.ts";
+import { type EncodeRow, fieldsJson, type RowMode, rowEncoder } from "./row-json.ts";
+
+/** Characters of lines that are put together into one chunk. */
+const chunkLength = 16 * 1024;
+
+export interface StreamedStatement {
+  run(
+    statements: RequestStatements,
+    listener: ResultListener,
+  ): Promise<Pick<RequestResult, "command" | "rowCount" | "notices">>;
+  wordError(error: unknown): ErrorBody;
+}
+
+/**
+ * Resolves with the stream when the statement has its columns.
+ *
+ * @throws whatever the statement fails with before that; later errors are the stream's last line
+ */
+export function streamRows(
+  session: RequestSession,
+  limits: RequestLimits,
+  mode: RowMode,
+  statement: StreamedStatement,
+): Promise<Readable> {
+  return new Promise((resolve, reject) => {
+    const lines = new LineStream(session);
+    let encode: EncodeRow | undefined;
+    const listener: ResultListener = {
+      onFields: (fields) => {
+        encode = rowEncoder(fields, mode);
+        lines.write(`{"meta":{"fields":${fieldsJson(fields)}}}`);
+        resolve(lines);
+      },
+      onRow: (cells) => {
+        // A json value may hold line feeds between its parts; in its strings it has none.
+        lines.write(`{"row":${encode?.(cells).replaceAll(/[\r\n]/g, " ") ?? "null"}}`);
+      },
+    };
+    session
+      .run(limits, (statements) => statement.run(statements, listener))
+      .then(({ command, rowCount, notices }) => {
+        const heard = notices.length === 0 ? undefined : notices;
+        lines.finish(JSON.stringify({ end: { command, rowCount, notices: heard } }));
+      })
+      .catch((error: unknown) => {
+        // Nothing was said yet: the answer may still be an error with a status of its own.
+        if (encode === undefined) reject(error);
+        else lines.finish(JSON.stringify({ error: statement.wordError(error).error }));
+      });
+  });
+}
+
+class LineStream extends Readable {
+  readonly #session: Pick<RequestSession, "pause" | "resume">;
+  #pending = "";
+  #isScheduled = false;
+  #isFinished = false;
+
+  constructor(session: Pick<RequestSession, "pause" | "resume">) {
+    super({ highWaterMark: 4 * chunkLength });
+    this.#session = session;
+  }
+
+  override _read(): void {
+    this.#session.resume();
+  }
+
+  write(line: string): void {
+    this.#pending += `${line}\n`;
+    if (this.#pending.length >= chunkLength) this.#flush();
+    else if (!this.#isScheduled) {
+      this.#isScheduled = true;
+      setImmediate(() => {
+        this.#isScheduled = false;
+        this.#flush();
+      });
+    }
+  }
+
+  finish(line: string): void {
+    this.#pending += `${line}\n`;
+    this.#flush();
+    this.#isFinished = true;
+    this.push(null);
+  }
+
+  #flush(): void {
+    if (this.#pending === "" || this.#isFinished || this.destroyed) return;
+    const chunk = this.#pending;
+    this.#pending = "";
+    if (!this.push(chunk)) this.#session.pause();
+  }
+}

@@ -1,0 +1,103 @@
+/** The HTTP interface, put together. */
+
+import { readFileSync } from "node:fs";
+import { requireDatabase } from "./auth/effective-databases.ts";
+import { mayStay } from "./auth/live-session.ts";
+import type { LoginGuard } from "./auth/login-guard.ts";
+import type { Catalog } from "./catalog/catalog.ts";
+import type { Config } from "./config/config.ts";
+import type { Executor } from "./exec/execute.ts";
+import type { SessionGate } from "./exec/sessions.ts";
+import { createApp } from "./http/app.ts";
+import type { Credentials } from "./http/credential.ts";
+import { HttpListener, type HttpTls } from "./http/listener.ts";
+import type { QueryServices } from "./http/query-routes.ts";
+import type { Log } from "./observe/log.ts";
+import type { UpstreamPool } from "./upstream/pool.ts";
+
+export interface HttpParts {
+  readonly credentials: Credentials;
+  readonly catalog: Catalog;
+  readonly loginGuard: LoginGuard;
+  readonly gate: SessionGate;
+  readonly pool: UpstreamPool;
+  readonly executor: Executor;
+  readonly cancelUpstream: QueryServices["cancelUpstream"];
+  readonly prepareDatabase: QueryServices["prepareDatabase"];
+  readonly defaultDatabase: string;
+  readonly log: Log;
+}
+
+export interface HttpInterface {
+  readonly port: number;
+  /** Begins to serve; until then every request is told to come again. */
+  open(): void;
+  /** Rereads the certificate. @throws when it cannot be read */
+  reloadTls(config: Config): void;
+  /** Accepts nobody any more; requests that run go on. */
+  stopAccepting(): void;
+  /** Resolves when the last answer is sent, or the time is over. */
+  close(timeoutMs: number): Promise<void>;
+}
+
+/** Takes the port. @returns undefined when HTTP is switched off @throws the error of listen(2) */
+export async function openHttp(config: Config, parts: HttpParts): Promise<HttpInterface | undefined> {
+  const { http, server } = config;
+  if (!http.enabled) return undefined;
+  const { catalog, loginGuard, log } = parts;
+  let isOpen = false;
+  const listener = new HttpListener(
+    {
+      host: server.host,
+      port: server.ports.http,
+      maxConnections: server.maxConnections,
+      headersTimeoutMs: server.authenticationTimeoutMs,
+      log,
+    },
+    readTls(config),
+  );
+  const app = createApp({
+    credentials: parts.credentials,
+    query: {
+      ...parts,
+      requireDatabase: (identity, database, address) => {
+        try {
+          requireDatabase(identity.databases, database);
+        } catch (error) {
+          loginGuard.recordDatabaseDenied(address, identity, database, undefined);
+          throw error;
+        }
+      },
+      isCurrent: (identity, database) => mayStay(catalog.cache, { identity, database }, new Date()),
+      maxRows: http.maxRows,
+      maxResponseBytes: http.maxResponseBytes,
+      statementTimeoutMs: http.statementTimeoutMs,
+    },
+    maxBodyBytes: http.maxBodyBytes,
+    isTlsRequired: server.tls?.required ?? false,
+    makeServer: (handler) => listener.makeServer(handler),
+    isOpen: () => isOpen,
+    log,
+  });
+  await app.ready();
+  return {
+    port: await listener.listen(),
+    open: () => {
+      isOpen = true;
+    },
+    reloadTls: (next) => listener.setTls(readTls(next)),
+    stopAccepting: () => {
+      isOpen = false;
+      listener.stopAccepting();
+    },
+    close: async (timeoutMs) => {
+      await listener.close(timeoutMs);
+      await app.close();
+    },
+  };
+}
+
+function readTls({ server: { tls } }: Config): HttpTls | undefined {
+  if (tls === undefined) return undefined;
+  return { cert: readFileSync(tls.certPath, "utf8"), key: readFileSync(tls.keyPath, "utf8") };
+}
