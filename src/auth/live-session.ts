@@ -15,11 +15,14 @@ export interface LiveSession {
 }
 
 /**
- * False when its principal was dropped, locked out or has expired, when its key was dropped, revoked or has expired, or when
- * either has lost the database that it is in.
+ * False when its principal was dropped, locked out or has expired, when its key was dropped, revoked or has expired, when its
+ * certificate or token has expired, or when it has lost the database that it is in.
  */
 export function mayStay(cache: LiveCache, { identity, database }: LiveSession, now: Date): boolean {
-  const { keyId, principal } = identity;
+  const { keyId, principal, method, expiresAt } = identity;
+  // What the catalog holds may be prolonged; the lifetime of these two is their own.
+  const hasOwnLifetime = method === "certificate" || method === "jwt";
+  if (hasOwnLifetime && expiresAt !== undefined && expiresAt <= now) return false;
   const record = cache.findById(principal.id);
   if (record === undefined || loginRefusal(record, now) !== undefined) return false;
   const key = keyId === undefined ? undefined : cache.keysOf(record.id).find((own) => own.keyId === keyId);

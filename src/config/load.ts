@@ -231,9 +231,11 @@ function readTls(reader: KeyReader, files: ConfigFiles): Config["server"]["tls"]
   const certPath = readPath("server.tls.cert");
   const keyPath = readPath("server.tls.key");
   const required = reader.boolean("server.tls.required");
+  const clients = readClients();
   if (certPath === undefined && keyPath === undefined) {
-    if (required) {
-      reader.blame("server.tls.required", "needs server.tls.cert and server.tls.key");
+    for (const key of ["server.tls.required", "server.tls.client_ca"] as const) {
+      const isSet = key === "server.tls.required" ? required : clients !== undefined;
+      if (isSet) reader.blame(key, "needs server.tls.cert and server.tls.key");
     }
     return undefined;
   }
@@ -248,9 +250,30 @@ function readTls(reader: KeyReader, files: ConfigFiles): Config["server"]["tls"]
   if (isWorldReadable(files, keyPath)) {
     reader.blame("server.tls.key", `is a private key that everybody may read: run chmod 600 ${keyPath}`);
   }
-  return { certPath, keyPath, required };
+  return { certPath, keyPath, required, ...(clients === undefined ? {} : { clients }) };
 
-  function readPath(key: "server.tls.cert" | "server.tls.key"): string | undefined {
+  function readClients(): NonNullable<Config["server"]["tls"]>["clients"] {
+    const caPath = readPath("server.tls.client_ca");
+    const crlPath = readPath("server.tls.crl");
+    const isClientRequired = reader.boolean("server.tls.client_required");
+    if (caPath === undefined) {
+      if (crlPath !== undefined) reader.blame("server.tls.crl", "needs server.tls.client_ca");
+      if (isClientRequired) reader.blame("server.tls.client_required", "needs server.tls.client_ca");
+      return undefined;
+    }
+    // Else a client would get by without one by not encrypting.
+    if (isClientRequired && !required) {
+      reader.blame("server.tls.client_required", "needs server.tls.required = true");
+    }
+    return {
+      caPath,
+      ...(crlPath === undefined ? {} : { crlPath }),
+      identity: reader.choice("server.tls.client_identity") ?? "cn",
+      required: isClientRequired,
+    };
+  }
+
+  function readPath(key: TlsPathKey): string | undefined {
     const text = reader.text(key);
     if (text === undefined) {
       return undefined;
@@ -272,6 +295,8 @@ function readTls(reader: KeyReader, files: ConfigFiles): Config["server"]["tls"]
 function isOrigin(text: string): boolean {
   return URL.canParse(text) && new URL(text).origin === text;
 }
+
+type TlsPathKey = "server.tls.cert" | "server.tls.key" | "server.tls.client_ca" | "server.tls.crl";
 
 function holdsPassword(url: string): boolean {
   return /^\w+:\/\/[^@/?#]*:[^@/?#]+@/.test(url);
