@@ -5,7 +5,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Pool } from "pg";
 import type { Identity } from "./auth/identity.ts";
-import { mayStay } from "./auth/live-session.ts";
+import { claimsNow, mayStay } from "./auth/live-session.ts";
 import { LoginGuard } from "./auth/login-guard.ts";
 import { loginRefusal } from "./auth/password.ts";
 import { type Catalog, openCatalog } from "./catalog/catalog.ts";
@@ -22,7 +22,7 @@ import type { ExecutorDependencies } from "./exec/context.ts";
 import { createDatabasePreparer } from "./exec/databases.ts";
 import { createExecutor } from "./exec/execute.ts";
 import { resultColumns } from "./exec/result-columns.ts";
-import { reapReservedRoles } from "./exec/statement-transaction.ts";
+import { RoleReaper } from "./exec/role-reaper.ts";
 import type { Log } from "./observe/log.ts";
 import { type HttpInterface, openHttp } from "./open-http.ts";
 import { openIdentity } from "./open-identity.ts";
@@ -187,18 +187,24 @@ async function listenOn(
       timeoutMs: upstreamLoginTimeoutMs,
       nonce: () => randomBytes(18).toString("base64"),
     });
-  const claims = new ClaimsPublisher(masterSecret);
+  const claims = new ClaimsPublisher({
+    masterSecret,
+    lifetimeMs: auth.claimsLifetimeMs,
+    prefix: auth.claimsPrefix,
+  });
   const pool = new UpstreamPool(
     (target) => openWithRepair(target, open, deps, log),
     (connection, target) => claims.publish(connection, target),
     config.upstream,
     log,
   );
+  const reaper = new RoleReaper({ catalog, adminConnection: upstream.admin, roleOptions, log });
   const deps: ExecutorDependencies = {
     catalog,
     adminConnection: upstream.admin,
     roleOptions,
     databases,
+    reaper,
     sessions: {
       closeSessionsOf: (principalId, error, mayStay) => {
         // Also of those who stay: PostgreSQL looks at CONNECT only when a connection is opened.
@@ -249,6 +255,7 @@ async function listenOn(
       transports,
       services: {
         pool,
+        claims,
         cancels: new CancelRegistry(),
         executor,
         prepareDatabase,
@@ -300,12 +307,13 @@ async function listenOn(
         "the upstream login may not bring these users' roles up to date",
       );
     }
-    await reapReservedRoles(deps);
+    await reaper.start();
   } catch (error) {
     listener.stopAccepting();
     await http?.close(0);
     pool.close();
     stopClosingRevoked();
+    await reaper.close();
     await recorders.close();
     throw error;
   }
@@ -345,6 +353,7 @@ async function listenOn(
       // What was cut off upstream must be told before this process is gone.
       await Promise.all(cancels);
       stopClosingRevoked();
+      await reaper.close();
       await recorders.close();
       await catalog.close();
       await adminPool.end();
@@ -398,6 +407,7 @@ function closeRevokedSessions(
           return mayStay(catalog.cache, session, now);
         },
       );
+      registry.renewClaims(id, (identity) => claimsNow(catalog.cache, identity));
     }
   };
   const stopListening = catalog.cache.onChange(close);

@@ -1,10 +1,10 @@
-/** Whether a session that was opened earlier may go on, by what the catalog says now. */
+/** Whether a session that was opened earlier may go on, and what it may say of itself, by what the catalog says now. */
 
 import { keyRefusal } from "../catalog/api-keys.ts";
 import type { PrincipalCache } from "../catalog/cache.ts";
 import { effectiveDatabases } from "./effective-databases.ts";
-import type { Identity } from "./identity.ts";
-import { loginRefusal } from "./password.ts";
+import type { Claims, Identity } from "./identity.ts";
+import { claimsOf, loginRefusal } from "./password.ts";
 
 export type LiveCache = Pick<PrincipalCache, "findById" | "keysOf">;
 
@@ -29,4 +29,10 @@ export function mayStay(cache: LiveCache, { identity, database }: LiveSession, n
   if (keyId !== undefined && (key === undefined || keyRefusal(key, now) !== undefined)) return false;
   const databases = effectiveDatabases(record.databases, key?.databases);
   return databases === undefined || databases.includes(database);
+}
+
+/** The claims of a session's identity: its principal's as they are in the catalog; those of a token stay what they were. */
+export function claimsNow(cache: Pick<PrincipalCache, "findById">, identity: Identity): Claims {
+  const record = identity.principal.kind === "external" ? undefined : cache.findById(identity.principal.id);
+  return record === undefined ? identity.claims : claimsOf(record);
 }

@@ -46,6 +46,10 @@ export interface Config {
   readonly auth: {
     /** Schema of the functions that `$auth.…` stands for. */
     readonly schema: string;
+    /** For transactions that begin. */
+    readonly claimsLifetimeMs: number;
+    /** Of settings with the claims one by one; absent: none are set. */
+    readonly claimsPrefix?: string;
     readonly superuserName: string;
     /** For the first start; absent: generate one. */
     readonly superuserPassword?: Secret;

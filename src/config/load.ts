@@ -59,6 +59,7 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
   const upstreamUrl = reader.text("upstream.url");
   const upstream = checkUpstreamUrl(upstreamUrl);
   const password = readSuperuserPassword();
+  const claimsPrefix = readClaimsPrefix();
   const defaultDatabase =
     reader.text("upstream.default_database") ?? (upstreamUrl === undefined ? "nodedb" : upstream?.database);
   const tlsDefault: UpstreamTls =
@@ -87,6 +88,8 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
     },
     auth: {
       schema: readAuthSchema(),
+      claimsLifetimeMs: reader.number("auth.claims_lifetime"),
+      ...(claimsPrefix === undefined ? {} : { claimsPrefix }),
       superuserName: readSuperuserName(),
       ...(password === undefined ? {} : { superuserPassword: password }),
       minPasswordLength: reader.number("auth.min_password_length"),
@@ -156,6 +159,19 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
       );
     }
     return name;
+  }
+
+  function readClaimsPrefix(): string | undefined {
+    const prefix = reader.text("auth.claims_prefix");
+    if (prefix === undefined) {
+      return undefined;
+    }
+    if (!/^[a-z_][a-z0-9_]*$/i.test(prefix)) {
+      reader.blame("auth.claims_prefix", "has to be letters, digits and _, and to begin with no digit");
+    } else if (reservedPrefixes.has(prefix.toLowerCase())) {
+      reader.blame("auth.claims_prefix", `is the prefix of other settings: "${prefix}"`);
+    }
+    return prefix;
   }
 
   function readAuthSchema(): string {
@@ -297,6 +313,9 @@ function isOrigin(text: string): boolean {
 }
 
 type TlsPathKey = "server.tls.cert" | "server.tls.key" | "server.tls.client_ca" | "server.tls.crl";
+
+/** Settings of the front-end's proof and of PL/pgSQL. */
+const reservedPrefixes: ReadonlySet<string> = new Set(["nodedb", "plpgsql"]);
 
 function holdsPassword(url: string): boolean {
   return /^\w+:\/\/[^@/?#]*:[^@/?#]+@/.test(url);

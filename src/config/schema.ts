@@ -223,6 +223,21 @@ export const configKeys = [
     live: false,
   },
   {
+    key: "auth.claims_lifetime",
+    type: duration(1000),
+    default: "1h",
+    doc: "How long what a session says of itself in PostgreSQL is good for transactions that begin; it is renewed at half of that. Clocks of the front-end and of PostgreSQL may differ by the other half.",
+    live: false,
+  },
+  {
+    key: "auth.claims_prefix",
+    type: { kind: "text" },
+    defaultDoc: "none: not set",
+    example: "app",
+    doc: "Prefix of settings that hold the claims one by one, for policies that read current_setting('app.sub', true). A convenience and no proof: a client can set them.",
+    live: false,
+  },
+  {
     key: "auth.superuser_name",
     type: { kind: "text" },
     default: "nodedb",

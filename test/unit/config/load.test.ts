@@ -74,6 +74,7 @@ describe("values", () => {
       },
       auth: {
         schema: "auth",
+        claimsLifetimeMs: 3_600_000,
         superuserName: "nodedb",
         minPasswordLength: 8,
         scramIterations: 4096,
