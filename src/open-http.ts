@@ -12,6 +12,7 @@ import { createApp } from "./http/app.ts";
 import type { Credentials } from "./http/credential.ts";
 import { HttpListener, type HttpTls } from "./http/listener.ts";
 import type { QueryServices } from "./http/query-routes.ts";
+import { createRateLimit } from "./http/rate-limit.ts";
 import type { Log } from "./observe/log.ts";
 import type { UpstreamPool } from "./upstream/pool.ts";
 
@@ -73,6 +74,7 @@ export async function openHttp(config: Config, parts: HttpParts): Promise<HttpIn
       maxResponseBytes: http.maxResponseBytes,
       statementTimeoutMs: http.statementTimeoutMs,
     },
+    rateLimit: createRateLimit(http.requestsPerMin),
     maxBodyBytes: http.maxBodyBytes,
     isTlsRequired: server.tls?.required ?? false,
     makeServer: (handler) => listener.makeServer(handler),

@@ -163,14 +163,6 @@ const migrations: readonly string[] = [
      FOR EACH STATEMENT EXECUTE FUNCTION nodedb.refuse_audit_change();
    ALTER TABLE nodedb.audit_log ENABLE ALWAYS TRIGGER audit_log_is_append_only;
    ALTER TABLE nodedb.audit_head ENABLE ALWAYS TRIGGER audit_head_stays;`,
-  // Roles that a client's transaction has dropped and that are still to let go of what they hold in other databases.
-  `CREATE TABLE nodedb.dropped_role (
-     id pg_catalog.int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-     role_oid pg_catalog.oid NOT NULL UNIQUE,
-     former_name text NOT NULL,
-     new_owner_oid pg_catalog.oid,
-     dropped_at timestamptz NOT NULL DEFAULT pg_catalog.now()
-   );`,
 ];
 
 /** The version that this program reads and writes. */

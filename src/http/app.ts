@@ -11,10 +11,13 @@ import { answerError } from "./error-answer.ts";
 import { HttpError } from "./http-error.ts";
 import { parseJsonBody } from "./json-body.ts";
 import { addQueryRoutes, type QueryServices } from "./query-routes.ts";
+import type { RateLimit } from "./rate-limit.ts";
 
 export interface AppOptions {
   readonly credentials: Credentials;
   readonly query: QueryServices;
+  /** @throws HttpError 429 */
+  readonly rateLimit: RateLimit;
   readonly maxBodyBytes: number;
   readonly isTlsRequired: boolean;
   /** Makes the server that the application answers for. */
@@ -59,6 +62,7 @@ export function createApp(options: AppOptions): FastifyInstance {
       done(error as Error);
     }
   });
+  answerOtherMethods(app);
   const identities = new WeakMap<FastifyRequest, Identity>();
   app.addHook("onRequest", async (request, reply) => {
     reply.headers({ ...securityHeaders, "x-request-id": request.id });
@@ -75,12 +79,11 @@ export function createApp(options: AppOptions): FastifyInstance {
     );
     return reply.code(answer.status).headers(answer.headers).send(answer.body);
   });
-  app.setNotFoundHandler(() => {
-    throw new HttpError(404, "there is nothing here");
-  });
   app.register(async (guarded) => {
     guarded.addHook("onRequest", async (request) => {
-      identities.set(request, await authenticate(options.credentials, request.raw, request.id, log));
+      const identity = await authenticate(options.credentials, request.raw, request.id, log);
+      await options.rateLimit(identity);
+      identities.set(request, identity);
     });
     addQueryRoutes(guarded, options.query, (request) => {
       const identity = identities.get(request);
@@ -89,6 +92,24 @@ export function createApp(options: AppOptions): FastifyInstance {
     });
   });
   return app;
+}
+
+/** OPTIONS, and the wrong method, at addresses that there are; nothing is anywhere else. */
+function answerOtherMethods(app: FastifyInstance): void {
+  const methods = new Map<string, Set<string>>();
+  app.addHook("onRoute", ({ url, method }) => {
+    const known = methods.get(url) ?? new Set();
+    for (const name of [method].flat()) known.add(name);
+    methods.set(url, known);
+  });
+  app.setNotFoundHandler((request, reply) => {
+    const [path = ""] = request.url.split("?");
+    const known = methods.get(path);
+    if (known === undefined) throw new HttpError(404, "there is nothing here");
+    const allow = [...known, "OPTIONS"].join(", ");
+    if (request.method === "OPTIONS") return reply.code(204).header("allow", allow).send();
+    throw new HttpError(405, `${request.method} is not for this address`, { headers: { allow } });
+  });
 }
 
 /** fastify's own refusals in our words; everything else stays what it is. */

@@ -13,7 +13,7 @@ export interface OwnedObject {
   readonly role: string;
   /** "" for objects that belong to no database, such as databases. */
   readonly database: string;
-  /** For example `table public.t`, always with its schema. */
+  /** As pg_describe_object words it, for example `table public.t`. */
   readonly description: string;
 }
 
@@ -53,19 +53,6 @@ export async function findRoles(
   return result.rows;
 }
 
-/** Reads system catalogs: by a connection of ours, or by a client's own, which sees what its transaction has changed. */
-export interface CatalogReader {
-  /** @param lists for $1, $2 and so on; their elements are digits only */
-  read<Row>(sql: string, lists: readonly (readonly string[])[]): Promise<readonly Row[]>;
-}
-
-export function readerOf(client: Pick<ClientBase, "query">): CatalogReader {
-  return {
-    read: async <Row>(sql: string, lists: readonly (readonly string[])[]) =>
-      (await client.query(sql, [...lists])).rows as Row[],
-  };
-}
-
 export interface OwnedObjectsAccess {
   /** An administrative connection in the catalog's database, inside the transaction that drops the roles. */
   readonly client: ClientBase;
@@ -73,39 +60,21 @@ export interface OwnedObjectsAccess {
   readonly connect: (database: string) => Promise<Client>;
 }
 
-/** Where ownership is looked up, and what describes the objects of other databases. */
-export interface OwnedObjectsReader {
-  readonly reader: CatalogReader;
-  /** The database that the reader is in. */
-  readonly database: string;
-  /** Opens an administrative connection to another database; closed again here. */
-  readonly connect: (database: string) => Promise<Client>;
-}
-
-/**
- * Lists what the roles own in every database as the reader sees it, temporary objects of live sessions left out.
- *
- * @param more also looked at, where the reader may have an old view of things
- */
+/** Lists what the roles own in every database, temporary objects of live sessions left out. */
 export async function listOwnedObjects(
-  { reader, database: here, connect }: OwnedObjectsReader,
+  access: OwnedObjectsAccess,
   roles: readonly DroppedRole[],
-  more?: CatalogReader,
 ): Promise<OwnedObject[]> {
   const names = new Map(roles.map((role) => [role.oid, role.name]));
-  const found = new Map<string, Dependency>();
-  for (const source of more === undefined ? [reader] : [reader, more]) {
-    for (const row of await source.read<Dependency>(ownership, [[...names.keys()]]))
-      found.set(keyOf(row), row);
-  }
+  const found = await access.client.query<Dependency>(ownership, [[...names.keys()]]);
+  const here = await currentDatabase(access.client);
   const objects: OwnedObject[] = [];
-  for (const [database, dependencies] of byDatabase([...found.values()])) {
+  for (const [database, dependencies] of byDatabase(found.rows)) {
+    const describe = (client: ClientBase) => describeObjects(client, dependencies);
     const described =
       database === "" || database === here
-        ? await describeObjects(reader, dependencies)
-        : await withConnection({ connect }, database, (client) =>
-            describeObjects(readerOf(client), dependencies),
-          );
+        ? await describe(access.client)
+        : await withConnection(access, database, describe);
     for (const { refobjid, description } of described) {
       objects.push({ role: names.get(refobjid) ?? "", database, description });
     }
@@ -187,35 +156,32 @@ async function temporaryObjects(
   client: ClientBase,
   dependencies: readonly Dependency[],
 ): Promise<Set<string>> {
-  const all = await identifyObjects(readerOf(client), dependencies);
+  const all = await identifyObjects(client, dependencies);
   return new Set(all.filter((object) => object.is_temporary).map(keyOf));
 }
 
 async function describeObjects(
-  reader: CatalogReader,
+  client: ClientBase,
   dependencies: readonly Dependency[],
 ): Promise<{ refobjid: string; description: string }[]> {
-  const all = await identifyObjects(reader, dependencies);
+  const all = await identifyObjects(client, dependencies);
   return all
     .filter((object) => !object.is_temporary)
-    .map(({ refobjid, description }) => ({
-      refobjid,
-      description: description === "" ? "an object" : description,
-    }));
+    .map(({ refobjid, description }) => ({ refobjid, description: description ?? "an object" }));
 }
 
 /** With several arguments `unnest` is syntax, which PostgreSQL itself qualifies; written qualified it does not exist. */
-type IdentifiedObject = Dependency & { readonly description: string; readonly is_temporary: boolean };
+type IdentifiedObject = Dependency & { readonly description: string | null; readonly is_temporary: boolean };
 
 async function identifyObjects(
-  reader: CatalogReader,
+  client: ClientBase,
   dependencies: readonly Dependency[],
 ): Promise<IdentifiedObject[]> {
   if (dependencies.length === 0) return [];
-  return (await reader.read<IdentifiedObject>(
+  const result = await client.query<IdentifiedObject>(
     `SELECT o.classid::pg_catalog.text, o.objid::pg_catalog.text, o.objsubid, o.refobjid::pg_catalog.text,
             o.dbid::pg_catalog.text, NULL AS database,
-            pg_catalog.concat_ws(' ', i.type, i.identity) AS description,
+            pg_catalog.pg_describe_object(o.classid, o.objid, o.objsubid) AS description,
             coalesce(i.schema ~ '^pg_(toast_)?temp', false) AS is_temporary
        FROM unnest($1::pg_catalog.oid[], $2::pg_catalog.oid[], $3::pg_catalog.int4[], $4::pg_catalog.oid[],
                               $5::pg_catalog.oid[])
@@ -225,11 +191,12 @@ async function identifyObjects(
     [
       dependencies.map((d) => d.classid),
       dependencies.map((d) => d.objid),
-      dependencies.map((d) => String(d.objsubid)),
+      dependencies.map((d) => d.objsubid),
       dependencies.map((d) => d.refobjid),
       dependencies.map((d) => d.dbid),
     ],
-  )) as IdentifiedObject[];
+  );
+  return result.rows;
 }
 
 function keyOf(dependency: Dependency): string {
@@ -247,7 +214,7 @@ function byDatabase(dependencies: readonly Dependency[]): Map<string, Dependency
   return groups;
 }
 
-export async function currentDatabase(client: ClientBase): Promise<string> {
+async function currentDatabase(client: ClientBase): Promise<string> {
   const result = await client.query<{ name: string }>(
     "SELECT pg_catalog.current_database()::pg_catalog.text AS name",
   );
@@ -255,7 +222,7 @@ export async function currentDatabase(client: ClientBase): Promise<string> {
 }
 
 async function withConnection<T>(
-  access: Pick<OwnedObjectsAccess, "connect">,
+  access: OwnedObjectsAccess,
   database: string,
   work: (client: Client) => Promise<T>,
 ): Promise<T> {
