@@ -37,8 +37,11 @@ export function addQueryRoutes(
   services: QueryServices,
   identityOf: (request: FastifyRequest) => Identity,
 ): void {
-  app.post("/v1/query", async (request, reply) => {
-    const query = parseQuery(request.body);
+  const answer = async (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    query: SingleQuery | SeveralQueries,
+  ): Promise<FastifyReply> => {
     const session = await openSession(services, request, identityOf(request), query);
     endWithClient(session, reply);
     const mode = query.rowMode ?? "object";
@@ -64,7 +67,9 @@ export function addQueryRoutes(
     } catch (error) {
       throw statements === undefined ? error : new FailedQuery(statements.current, error);
     }
-  });
+  };
+  app.get("/v1/query", (request, reply) => answer(request, reply, { sql: "SHOW SESSION" }));
+  app.post("/v1/query", (request, reply) => answer(request, reply, parseQuery(request.body)));
   app.post("/v1/query/stream", async (request, reply) => {
     const query = parseSingleQuery(request.body);
     const session = await openSession(services, request, identityOf(request), query);

@@ -10,7 +10,8 @@ export interface ListedDatabases {
 
 /**
  * Grants what the roles lack, and takes back what was granted to them beyond their lists. What they hold through a group is
- * left to the front-end, which refuses it at the login. Runs inside the caller's transaction.
+ * left to the front-end, which refuses it at the login. What PUBLIC may does not count: it is about to be taken away from a
+ * new database on the embedded PostgreSQL. Runs inside the caller's transaction.
  *
  * @returns how many statements were needed; 0 when everything stood already
  */
@@ -25,7 +26,10 @@ export async function reconcileConnect(
     const result = await client.query<{ database: string; change: "grant" | "revoke" | null }>(
       `SELECT d.datname::pg_catalog.text AS database,
               CASE WHEN d.datname = ANY ($2::pg_catalog.text[])
-                   THEN CASE WHEN NOT pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT') THEN 'grant' END
+                   THEN CASE WHEN NOT EXISTS (
+                          SELECT FROM pg_catalog.aclexplode(d.datacl) a
+                           WHERE a.privilege_type = 'CONNECT' AND a.grantee <> 0
+                             AND pg_catalog.pg_has_role(r.oid, a.grantee, 'USAGE')) THEN 'grant' END
                    WHEN EXISTS (SELECT FROM pg_catalog.aclexplode(d.datacl) a
                                  WHERE a.grantee = r.oid AND a.privilege_type = 'CONNECT') THEN 'revoke'
               END AS change

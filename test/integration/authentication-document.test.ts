@@ -1,0 +1,261 @@
+/** The document that this project was asked for with: every statement and command in it, in its order, does what it says. */
+
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import pg from "pg";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { isRunnable } from "../support/client-program.ts";
+import { type FrontEnd, startFrontEnd } from "../support/front-end.ts";
+import { type HttpClient, httpClient } from "../support/http.ts";
+import { runProgram } from "../support/run-program.ts";
+import { requireClient } from "../support/skips.ts";
+
+const text = readFileSync(fileURLToPath(new URL("authentication-document.txt", import.meta.url)), "utf8");
+
+/** How far the tests below have come in the document. */
+let offset = 0;
+
+/** The words as they stand in the document, after all that was quoted before. */
+function quote(words: string): string {
+  const found = text.indexOf(words, offset);
+  if (found === -1) throw new Error(`not in the document, or not in this order: ${words}`);
+  offset = found + words.length;
+  return words;
+}
+
+const steps = {
+  createAlice: quote("CREATE USER alice WITH PASSWORD 'strong_password_here';"),
+  createBob: quote("CREATE USER bob WITH PASSWORD 'secret' ROLE readonly;"),
+  createBot: quote("CREATE USER service_bot WITH PASSWORD 'key' ROLE readwrite TENANT 42;"),
+  showUsers: quote("SHOW USERS;"),
+  roles: quote("readonly, readwrite, admin, tenant_admin, superuser"),
+  psql: quote("psql -h localhost -p 6432 -U alice"),
+  createKey: quote("CREATE API KEY 'my-service' ROLE readwrite;"),
+  createScopedKey: quote(
+    "CREATE API KEY 'analytics-svc' FOR service_account WITH DATABASES (analytics, logs);",
+  ),
+  dropKey: quote("DROP API KEY 'my-service';"),
+  createProdKey: quote("CREATE API KEY 'prod-reader' FOR alice WITH DATABASES (prod);"),
+  refusedDatabase: quote("DATABASE_NOT_AUTHORIZED"),
+  curl: quote('curl -H "Authorization: Bearer <api-key>" http://localhost:6480/v1/query'),
+  createAccount: quote("CREATE SERVICE ACCOUNT 'batch-processor' FOR DATABASE analytics;"),
+  createAccountKey: quote("CREATE API KEY 'batch-key' FOR 'batch-processor' WITH DATABASES (analytics);"),
+  alterAccount: quote("ALTER SERVICE ACCOUNT 'batch-processor' SET DATABASES (analytics, logs);"),
+  showAccounts: quote("SHOW SERVICE ACCOUNTS;"),
+};
+
+let frontEnd: FrontEnd;
+let admin: pg.Client;
+let http: HttpClient;
+/** API keys as they were shown, by name. */
+const keys = new Map<string, string>();
+
+function connectionOf(user: string, password: string, database = "nodedb"): pg.ClientConfig {
+  return { host: frontEnd.host, port: frontEnd.port, user, password, database };
+}
+
+async function connect(config: pg.ClientConfig): Promise<pg.Client> {
+  const client = new pg.Client(config);
+  client.on("error", () => undefined);
+  await client.connect();
+  return client;
+}
+
+/** The one value that the query gives to somebody who logs in for it. */
+async function ask(config: pg.ClientConfig, sql: string): Promise<unknown> {
+  const client = await connect(config);
+  try {
+    const { rows } = await client.query({ text: sql, rowMode: "array" });
+    return rows[0]?.[0];
+  } finally {
+    await client.end();
+  }
+}
+
+function keyOf(name: string): string {
+  const key = keys.get(name);
+  if (key === undefined) throw new Error(`the key ${name} was not made`);
+  return key;
+}
+
+async function createKey(name: string, statement: string): Promise<void> {
+  const { command, rows } = await admin.query(statement);
+  expect(command).toBe("CREATE");
+  expect(rows).toEqual([
+    { api_key: expect.stringMatching(/^ndb_/), key_id: expect.any(String), name, expires_at: null },
+  ]);
+  keys.set(name, rows[0].api_key);
+}
+
+const whoAmI = { sql: "SELECT current_user AS me", rowMode: "array" } as const;
+
+beforeAll(async () => {
+  // The document's passwords are three and six characters long.
+  frontEnd = await startFrontEnd({ configuration: "[auth]\nmin_password_length = 3\n" });
+  http = httpClient(`http://127.0.0.1:${frontEnd.httpPort}`);
+  admin = await connect(connectionOf(frontEnd.adminUser, frontEnd.adminPassword));
+  // What the document takes for granted.
+  for (const database of ["analytics", "logs", "prod"]) await admin.query(`CREATE DATABASE ${database}`);
+  await admin.query("CREATE TENANT acme ID 42");
+  await admin.query("CREATE SERVICE ACCOUNT service_account FOR DATABASE analytics, logs");
+});
+
+afterAll(async () => {
+  await admin?.end();
+  await frontEnd?.close();
+});
+
+describe("users", () => {
+  test("creates a user with a password", async () => {
+    await admin.query(steps.createAlice);
+    expect(await ask(connectionOf("alice", "strong_password_here"), "SELECT current_user")).toBe("alice");
+  });
+
+  test("creates a user with a role", async () => {
+    await admin.query(steps.createBob);
+    await admin.query("CREATE TABLE note (body text)");
+    expect(await ask(connectionOf("bob", "secret"), "SELECT count(*)::int FROM note")).toBe(0);
+    await expect(ask(connectionOf("bob", "secret"), "INSERT INTO note VALUES ('x')")).rejects.toMatchObject({
+      code: "42501",
+    });
+  });
+
+  test("creates a user of a tenant, which only a superuser may", async () => {
+    await admin.query("CREATE USER boss PASSWORD 'boss-boss' ROLE admin");
+    await expect(ask(connectionOf("boss", "boss-boss"), steps.createBot)).rejects.toMatchObject({
+      code: "42501",
+    });
+    await admin.query(steps.createBot);
+  });
+
+  test("shows all users", async () => {
+    const { rows } = await admin.query(steps.showUsers);
+    const shown = rows.map(({ username, tenant_id, roles }) => [username, tenant_id, roles]);
+    expect(shown).toEqual(
+      expect.arrayContaining([
+        ["alice", "1", "readwrite"],
+        ["bob", "1", "readonly"],
+        ["service_bot", "42", "readwrite"],
+      ]),
+    );
+  });
+
+  test("has the roles that are listed", async () => {
+    const { rows } = await admin.query("SHOW ROLES");
+    const builtIn = rows.filter(({ built_in }) => built_in).map(({ name }) => name);
+    expect(builtIn.sort()).toEqual(steps.roles.split(", ").sort());
+  });
+
+  const hasPsql = requireClient("psql (postgresql-client-15)", isRunnable("psql", "--version"));
+  test.skipIf(!hasPsql)("lets alice in by psql", async () => {
+    const [program, ...args] = steps.psql.replace("6432", String(frontEnd.port)).split(" ");
+    const answer = await runProgram(String(program), [...args, "-XAtc", "SELECT current_user"], {
+      PATH: process.env.PATH,
+      PGPASSWORD: "strong_password_here",
+    });
+    expect(answer).toEqual({ status: 0, stdout: "alice\n", stderr: "" });
+  });
+});
+
+describe("API keys", () => {
+  test("creates a key of its own with a role, which works over HTTP and on pgwire", async () => {
+    await createKey("my-service", steps.createKey);
+    const { status, body } = await http.query(keyOf("my-service"), whoAmI);
+    expect([status, body.rows]).toEqual([200, [["my-service"]]]);
+    expect(await ask(connectionOf("my-service", keyOf("my-service")), "SELECT current_user")).toBe(
+      "my-service",
+    );
+  });
+
+  test("creates a key that is scoped to databases", async () => {
+    await createKey("analytics-svc", steps.createScopedKey);
+    for (const database of ["analytics", "logs"]) {
+      const { body } = await http.query(keyOf("analytics-svc"), { ...whoAmI, database });
+      expect(body).toMatchObject({ status: "ok", rows: [["service_account"]] });
+    }
+  });
+
+  test("revokes a key", async () => {
+    await admin.query(steps.dropKey);
+    expect((await http.query(keyOf("my-service"), whoAmI)).status).toBe(401);
+    await expect(ask(connectionOf("my-service", keyOf("my-service")), "SELECT 1")).rejects.toMatchObject({
+      code: "28P01",
+    });
+  });
+
+  test("rejects a key on a database that it is not for", async () => {
+    await admin.query("GRANT CONNECT ON DATABASE prod TO alice");
+    await createKey("prod-reader", steps.createProdKey);
+    const key = keyOf("prod-reader");
+    expect((await http.query(key, { ...whoAmI, database: "prod" })).body).toMatchObject({
+      rows: [["alice"]],
+    });
+    expect(await ask(connectionOf("alice", key, "prod"), "SELECT current_database()")).toBe("prod");
+    const { status, body } = await http.query(key, { ...whoAmI, database: "nodedb" });
+    expect([status, body.error.code]).toEqual([403, "42501"]);
+    expect(body.error.message).toContain(steps.refusedDatabase);
+    await expect(ask(connectionOf("alice", key, "nodedb"), "SELECT 1")).rejects.toMatchObject({
+      code: "42501",
+      message: expect.stringContaining(steps.refusedDatabase),
+    });
+  });
+
+  test("lets a key without a list into its owner's databases", async () => {
+    await createKey("wide", "CREATE API KEY 'wide' FOR alice");
+    for (const database of ["nodedb", "prod"]) {
+      expect((await http.query(keyOf("wide"), { ...whoAmI, database })).status).toBe(200);
+    }
+    expect((await http.query(keyOf("wide"), { ...whoAmI, database: "analytics" })).status).toBe(403);
+  });
+
+  const hasCurl = requireClient("curl", isRunnable("curl", "--version"));
+  test.skipIf(!hasCurl)("answers curl with whose key it is", async () => {
+    const line = steps.curl.replace("6480", String(frontEnd.httpPort)).replace("<api-key>", "$KEY");
+    const answer = await runProgram("sh", ["-c", `${line} --silent --show-error`], {
+      PATH: process.env.PATH,
+      KEY: keyOf("wide"),
+    });
+    expect(answer.stderr).toBe("");
+    expect(JSON.parse(answer.stdout)).toMatchObject({
+      status: "ok",
+      rows: [{ username: "alice", auth_method: "api-key", database: "nodedb" }],
+    });
+  });
+});
+
+describe("service accounts", () => {
+  test("creates an account for a database, with a key", async () => {
+    await admin.query(steps.createAccount);
+    await createKey("batch-key", steps.createAccountKey);
+    const login = (database: string) => connectionOf("batch-processor", keyOf("batch-key"), database);
+    expect(await ask(login("analytics"), "SELECT current_user")).toBe("batch-processor");
+    await expect(ask(login("logs"), "SELECT 1")).rejects.toMatchObject({ code: "42501" });
+  });
+
+  test("adjusts the databases of an account", async () => {
+    await admin.query(steps.alterAccount);
+    await createKey("batch-wide", "CREATE API KEY 'batch-wide' FOR 'batch-processor'");
+    for (const database of ["analytics", "logs"]) {
+      expect((await http.query(keyOf("batch-wide"), { ...whoAmI, database })).status).toBe(200);
+    }
+  });
+
+  test("shows all accounts", async () => {
+    const { rows } = await admin.query(steps.showAccounts);
+    expect(rows.map(({ name, databases }) => [name, databases])).toEqual([
+      ["batch-processor", "analytics, logs"],
+      ["service_account", "analytics, logs"],
+    ]);
+  });
+
+  test("keeps accounts apart from users: there is no password", async () => {
+    await expect(admin.query("ALTER USER \"batch-processor\" PASSWORD 'a password'")).rejects.toMatchObject({
+      code: "42809",
+    });
+    await expect(
+      ask(connectionOf("batch-processor", "a password", "analytics"), "SELECT 1"),
+    ).rejects.toMatchObject({ code: "28P01" });
+    const { rows } = await admin.query("SHOW USERS");
+    expect(rows.map(({ username }) => username)).not.toContain("batch-processor");
+  });
+});
