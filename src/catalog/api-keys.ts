@@ -1,6 +1,6 @@
 /** API keys in the catalog: rows of nodedb.api_key, each owned by the principal that it acts as. */
 
-import { type Queryable, readMoment } from "./users.ts";
+import { type InTransit, type Queryable, readMoment } from "./users.ts";
 
 /** One key; of its secret only what checks it. Never changed after it was read. */
 export interface ApiKeyRecord {
@@ -109,7 +109,13 @@ export async function findApiKey(
   return row === undefined ? undefined : toRecord(row);
 }
 
-export interface NewApiKey extends KeyVerifiers {
+/** What is stored of a key's secret; the hash as text of a bytea. */
+export interface KeyVerifiersInTransit {
+  readonly secretHash: InTransit;
+  readonly scramVerifier: InTransit;
+}
+
+export interface NewApiKey extends KeyVerifiersInTransit {
   readonly keyId: string;
   readonly name: string;
   readonly ownerId: number;
@@ -122,14 +128,14 @@ export interface NewApiKey extends KeyVerifiers {
 export async function createApiKeyRow(client: Queryable, key: NewApiKey): Promise<void> {
   await client.query(
     `INSERT INTO nodedb.api_key (key_id, name, owner_id, databases, secret_hash, scram_verifier, expires_at)
-     VALUES ($1, $2, $3, $4::pg_catalog.text[], $5, $6, $7::pg_catalog.timestamptz)`,
+     VALUES ($1, $2, $3, $4::pg_catalog.text[], pg_catalog.current_setting($5)::bytea, pg_catalog.current_setting($6), $7::pg_catalog.timestamptz)`,
     [
       key.keyId,
       key.name,
       String(key.ownerId),
       key.databases === undefined ? null : [...key.databases],
-      key.secretHash,
-      key.scramVerifier,
+      key.secretHash.setting,
+      key.scramVerifier.setting,
       key.expiresAt ?? null,
     ],
   );
@@ -155,7 +161,7 @@ export async function setKeyDatabases(
 export async function rotateKeyRow(
   client: Queryable,
   keyId: string,
-  next: KeyVerifiers,
+  next: KeyVerifiersInTransit,
   overlapUntil: string | undefined,
 ): Promise<void> {
   await client.query(
@@ -163,10 +169,10 @@ export async function rotateKeyRow(
         SET previous_secret_hash = CASE WHEN o.until IS NOT NULL THEN secret_hash END,
             previous_scram_verifier = CASE WHEN o.until IS NOT NULL THEN scram_verifier END,
             previous_valid_until = o.until,
-            secret_hash = $2, scram_verifier = $3
+            secret_hash = pg_catalog.current_setting($2)::bytea, scram_verifier = pg_catalog.current_setting($3)
        FROM (SELECT $4::pg_catalog.timestamptz AS until) o
       WHERE key_id = $1`,
-    [keyId, next.secretHash, next.scramVerifier, overlapUntil ?? null],
+    [keyId, next.secretHash.setting, next.scramVerifier.setting, overlapUntil ?? null],
   );
 }
 

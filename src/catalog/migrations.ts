@@ -163,6 +163,16 @@ const migrations: readonly string[] = [
      FOR EACH STATEMENT EXECUTE FUNCTION nodedb.refuse_audit_change();
    ALTER TABLE nodedb.audit_log ENABLE ALWAYS TRIGGER audit_log_is_append_only;
    ALTER TABLE nodedb.audit_head ENABLE ALWAYS TRIGGER audit_head_stays;`,
+  // Holds nothing: what is copied into it becomes settings of the transaction.
+  `CREATE VIEW nodedb.in_transit AS SELECT NULL::text AS setting, NULL::text AS value WHERE false;
+   CREATE FUNCTION nodedb.hold_in_transit() RETURNS trigger LANGUAGE plpgsql
+     SET search_path = pg_catalog, pg_temp AS
+     $$BEGIN
+       PERFORM pg_catalog.set_config(NEW.setting, NEW.value, true);
+       RETURN NEW;
+     END$$;
+   CREATE TRIGGER in_transit INSTEAD OF INSERT ON nodedb.in_transit
+     FOR EACH ROW EXECUTE FUNCTION nodedb.hold_in_transit();`,
 ];
 
 /** The version that this program reads and writes. */

@@ -115,12 +115,17 @@ export async function findUserByName(client: Queryable, name: string): Promise<P
 /** Anything that runs one query: a pool, or a client inside a transaction. */
 export type Queryable = Pick<ClientBase, "query">;
 
+/** A secret that is in a setting of the transaction, because statements and bound parameters may be logged. */
+export interface InTransit {
+  readonly setting: string;
+}
+
 export interface NewUser {
   /** A user when absent. */
   readonly kind?: PrincipalKind;
   readonly name: string;
   readonly tenantId: number;
-  readonly scramVerifier: string | undefined;
+  readonly scramVerifier: InTransit | undefined;
   readonly canLogin: boolean;
   /** PostgreSQL's text of the moment in ISO form, as `parseTimestamp` gave it. */
   readonly validUntil: string | undefined;
@@ -132,11 +137,11 @@ export interface NewUser {
 export async function createUserRow(client: Queryable, user: NewUser): Promise<number> {
   const result = await client.query<{ id: string }>(
     `INSERT INTO nodedb.principal (kind, name, tenant_id, scram_verifier, can_login, valid_until, connection_limit)
-     VALUES ($7, $1, $2, $3, $4, $5::pg_catalog.timestamptz, $6) RETURNING id`,
+     VALUES ($7, $1, $2, pg_catalog.current_setting($3), $4, $5::pg_catalog.timestamptz, $6) RETURNING id`,
     [
       user.name,
       user.tenantId,
-      user.scramVerifier ?? null,
+      user.scramVerifier?.setting ?? null,
       user.canLogin,
       user.validUntil ?? null,
       user.connectionLimit,
@@ -150,7 +155,7 @@ export async function createUserRow(client: Queryable, user: NewUser): Promise<n
 
 /** What ALTER USER may change in the row; absent stays as it is, `null` clears. */
 export interface UserChanges {
-  readonly scramVerifier?: string | null;
+  readonly scramVerifier?: InTransit | null;
   readonly canLogin?: boolean;
   readonly validUntil?: string | null;
   readonly connectionLimit?: number;
@@ -177,8 +182,10 @@ export async function updateUserRow(client: Queryable, id: number, changes: User
   for (const [key, column] of Object.entries(changeColumns) as [keyof UserChanges, string][]) {
     const value = changes[key];
     if (value === undefined) continue;
-    values.push(value);
-    assignments.push(`${column} = $${values.length}`);
+    const isInTransit = typeof value === "object" && value !== null;
+    values.push(isInTransit ? value.setting : value);
+    const parameter = `$${values.length}`;
+    assignments.push(`${column} = ${isInTransit ? `pg_catalog.current_setting(${parameter})` : parameter}`);
   }
   if (assignments.length === 0) return;
   await client.query(`UPDATE nodedb.principal SET ${assignments.join(", ")} WHERE id = $1`, values);

@@ -152,6 +152,15 @@ function isUserMapping(token: TokenScanner): boolean {
   return token.isWord("for") || token.isWord("if");
 }
 
+/**
+ * Whether a string stands behind the word that the scanner is at: SET passwrd 'secret' and RESET PASSWORD 'secret' are no SQL at all, and
+ * PostgreSQL would write them to its log.
+ */
+function isFollowedByString(token: TokenScanner): boolean {
+  const next = token.next();
+  return next === "string" || next === "unterminated";
+}
+
 /** PostgreSQL's settings that take a string without an equals sign or TO. */
 const settingsOfStrings = ["names", "schema", "catalog"];
 
@@ -165,9 +174,7 @@ function isOurSetting(token: TokenScanner): boolean {
   const isRole = token.isWord("role");
   if (!isRole && !token.isWord("inherit")) {
     if (settingsOfStrings.some((word) => token.isWord(word))) return false;
-    // SET passwrd 'secret' is no SQL at all: PostgreSQL would write it to its log.
-    const next = token.next();
-    return next === "string" || next === "unterminated";
+    return isFollowedByString(token);
   }
   token.next();
   if (token.isWord("from")) return false;
@@ -186,7 +193,10 @@ function isOurAlter(token: TokenScanner): boolean {
     token.next();
     token.next();
   }
-  if (token.isWord("reset")) return false;
+  if (token.isWord("reset")) {
+    token.next();
+    return isFollowedByString(token);
+  }
   if (token.isWord("in")) {
     token.next();
     return !token.isWord("database");

@@ -21,7 +21,6 @@ import type { Statement, UserReference } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { rankOf } from "../upstream/built-in-groups.ts";
 import { reconcileRoles } from "../upstream/reconcile-roles.ts";
-import { switchOffStatementLog } from "../upstream/unlogged.ts";
 import {
   denied,
   highestRank,
@@ -36,6 +35,7 @@ import { findUser, missingUser, requireKind } from "./find-user.ts";
 import type { StatementResult } from "./result.ts";
 import { checkNewName, roleExists } from "./role-names.ts";
 import { cachedCaller, desiredRoleOf, runWrite, type StatementScope } from "./run-statement.ts";
+import { verifierInTransit } from "./secrets-in-transit.ts";
 import { parseTimestamp, verifierFor } from "./user-options.ts";
 
 type StatementOf<Kind extends Statement["kind"]> = Extract<Statement, { kind: Kind }>;
@@ -80,14 +80,13 @@ export async function alterUser(
       await replaceRoles(client, user.id, [...new Set([...user.roles, ...added])]);
     }
     const changes: UserChanges = {
-      ...(verifier === undefined ? {} : { scramVerifier: verifier }),
+      ...(verifier === undefined ? {} : { scramVerifier: await verifierInTransit(client, verifier) }),
       ...(options.canLogin === undefined ? {} : { canLogin: options.canLogin }),
       ...(options.connectionLimit === undefined ? {} : { connectionLimit: options.connectionLimit }),
       ...(options.validUntil === undefined
         ? {}
         : { validUntil: await parseTimestamp(client, options.validUntil, context) }),
     };
-    if (verifier !== undefined) await switchOffStatementLog(client);
     await updateUserRow(client, user.id, changes);
     return deps.areKeysPasswords ? cutOffNotices(verifier, keys) : [];
   });

@@ -23,7 +23,6 @@ import type { Name, Statement } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { reconcileConnect } from "../upstream/reconcile-connect.ts";
 import { reconcileRoles } from "../upstream/reconcile-roles.ts";
-import { switchOffStatementLog } from "../upstream/unlogged.ts";
 import { requireAdmin, resolveGrantableRoles } from "./authorize.ts";
 import { requireOwnTenant } from "./connect-grants.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
@@ -43,6 +42,7 @@ import { newApiKey, newKeyParameters } from "./new-api-key.ts";
 import type { StatementResult } from "./result.ts";
 import { checkNewName, claimRoleName } from "./role-names.ts";
 import { cachedCaller, desiredRoleOf, runWrite, type StatementScope } from "./run-statement.ts";
+import { keyInTransit } from "./secrets-in-transit.ts";
 import { keyRow } from "./show-api-keys.ts";
 
 type StatementOf<Kind extends Statement["kind"]> = Extract<Statement, { kind: Kind }>;
@@ -91,9 +91,8 @@ export async function createApiKey(
         ? newKeyParameters(deps, { keyId: made.keyId })
         : await ownersParameters(deps, client, owner, made.keyId);
     const verifiers = await made.verifiers(made.keyId, parameters);
-    await switchOffStatementLog(client);
     await createApiKeyRow(client, {
-      ...verifiers,
+      ...(await keyInTransit(client, verifiers)),
       keyId: made.keyId,
       name: name.text,
       ownerId,
@@ -192,8 +191,7 @@ export async function rotateApiKey(
         ? undefined
         : await material(context, "overlap until", () => momentAfter(client, overlap));
     const verifiers = await made.verifiers(key.keyId, await ownersParameters(deps, client, owner, key.keyId));
-    await switchOffStatementLog(client);
-    await rotateKeyRow(client, key.keyId, verifiers, overlapUntil);
+    await rotateKeyRow(client, key.keyId, await keyInTransit(client, verifiers), overlapUntil);
     scope.touch(owner.id);
     return keyRow(client, context, "ALTER API KEY", key.keyId, made.reveal(key.keyId));
   });

@@ -18,6 +18,7 @@ import { isSuperuser } from "./authorize.ts";
 import type { ExecutorDependencies } from "./context.ts";
 import { checkNewName, roleExists } from "./role-names.ts";
 import { desiredRoleOf, translateErrors } from "./run-statement.ts";
+import { verifierInTransit } from "./secrets-in-transit.ts";
 import { verifierFor } from "./user-options.ts";
 
 export interface BootstrapOptions {
@@ -81,7 +82,7 @@ export async function bootstrap(deps: Dependencies, options: BootstrapOptions): 
       await createUserRow(client, {
         name: options.superuserName,
         tenantId: defaultTenantId,
-        scramVerifier: verifier ?? undefined,
+        scramVerifier: (await verifierInTransit(client, verifier)) ?? undefined,
         canLogin: true,
         validUntil: undefined,
         connectionLimit: -1,

@@ -5,12 +5,12 @@ import { createUserRow, findUserByName, loadUsersById, type PrincipalRecord } fr
 import type { Statement, TenantReference } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { reconcileRoles } from "../upstream/reconcile-roles.ts";
-import { switchOffStatementLog } from "../upstream/unlogged.ts";
 import { denied, isSuperuser, maySee, requireAdmin, resolveGrantableRoles } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import type { StatementResult } from "./result.ts";
 import { checkNewName, claimRoleName } from "./role-names.ts";
 import { cachedCaller, desiredRoleOf, runWrite, type StatementScope } from "./run-statement.ts";
+import { verifierInTransit } from "./secrets-in-transit.ts";
 import { parseTimestamp, verifierFor } from "./user-options.ts";
 
 type CreateUser = Extract<Statement, { kind: "create_user" }>;
@@ -43,11 +43,10 @@ export async function createUser(
       throw nameTaken(name, "Use CREATE USER IF NOT EXISTS or ALTER USER.");
     }
     const claim = await claimRoleName(client, name, context.transaction);
-    if (verifier !== undefined) await switchOffStatementLog(client);
     const id = await createUserRow(client, {
       name: name.text,
       tenantId,
-      scramVerifier: verifier ?? undefined,
+      scramVerifier: (await verifierInTransit(client, verifier)) ?? undefined,
       // As in PostgreSQL, CREATE ROLE alone does not let anybody log in.
       canLogin: options.canLogin ?? spelling === "USER",
       validUntil:

@@ -6,7 +6,7 @@ import { SqlError } from "../errors/sql-error.ts";
 import { claimsOwner } from "./built-in-groups.ts";
 import { type ClaimsKey, deriveClaimsKey } from "./claims-envelope.ts";
 import { claimsFunctionsSql, claimsKeyTable } from "./claims-functions.ts";
-import { switchOffStatementLog } from "./unlogged.ts";
+import { byteaText, copyIn } from "./copy-in.ts";
 
 export interface ClaimsInstallation {
   /** `auth.schema` of the configuration. */
@@ -46,17 +46,13 @@ export async function installClaims(client: ClientBase, installation: ClaimsInst
     await client.query("SET LOCAL ROLE NONE");
     if (kids.rows.length === 1 && kids.rows[0]?.kid === key.kid) return false;
   }
-  // The key is a bound parameter, which logs show as well.
-  await switchOffStatementLog(client);
   if (found === undefined) await client.query(`CREATE SCHEMA ${s} AUTHORIZATION ${owner}`);
   // As the owner itself: what the administrative login makes may have default privileges for others.
   await client.query(`SET LOCAL ROLE ${owner}`);
   await client.query(sql);
   await client.query(`DELETE FROM ${s}.${claimsKeyTable}`);
-  await client.query(`INSERT INTO ${s}.${claimsKeyTable} (kid, inner_pad, outer_pad) VALUES ($1, $2, $3)`, [
-    key.kid,
-    key.innerPad,
-    key.outerPad,
+  await copyIn(client, `${s}.${claimsKeyTable} (kid, inner_pad, outer_pad)`, [
+    [key.kid, byteaText(key.innerPad), byteaText(key.outerPad)],
   ]);
   await client.query(`COMMENT ON SCHEMA ${s} IS ${escapeLiteral(mark)}`);
   await client.query("SET LOCAL ROLE NONE");

@@ -1,12 +1,12 @@
 /** Makes PostgreSQL's roles match the catalog: groups, one LOGIN role per user, memberships, credentials. */
 
-import { type ClientBase, escapeIdentifier, escapeLiteral } from "pg";
+import { type ClientBase, escapeIdentifier } from "pg";
 import { SqlError } from "../errors/sql-error.ts";
 import { type AdminRights, readAdminRights } from "./admin-rights.ts";
 import { builtInRoles, claimsOwner, groupOf, isBuiltInRole } from "./built-in-groups.ts";
+import { installCredentials } from "./install-credentials.ts";
 import { reconcileMemberships } from "./reconcile-memberships.ts";
 import { deriveRoleCredential } from "./role-credential.ts";
-import { switchOffStatementLog } from "./unlogged.ts";
 
 export interface RoleOptions {
   /** True where PostgreSQL is the embedded one, which is nobody else's: PUBLIC loses CONNECT and TEMPORARY on databases. */
@@ -137,7 +137,7 @@ export async function reconcileRoles(
     desired.map((role) => [role.name, role.roles.map(groupNameOf).filter((group) => managed.has(group))]),
   );
   statements += await reconcileMemberships(client, memberships, [...managed], admin);
-  return statements + (await installCredentials(client, stale, options));
+  return statements + (await installCredentials(client, stale, options.masterSecret));
 }
 
 /** What PostgreSQL is to have of a custom role. */
@@ -237,25 +237,6 @@ async function avoidCatalogSchema(client: ClientBase, name: string): Promise<num
   if (name !== catalogSchema) return 0;
   await client.query(`ALTER ROLE ${escapeIdentifier(name)} SET search_path = public`);
   return 1;
-}
-
-/**
- * Installs derived verifiers, unlogged where we may say so: who reads a verifier with its ServerKey in a log could
- * pretend to be the upstream.
- */
-async function installCredentials(
-  client: ClientBase,
-  roles: readonly DesiredRole[],
-  options: RoleOptions,
-): Promise<number> {
-  const { masterSecret } = options;
-  if (roles.length === 0 || masterSecret === undefined) return 0;
-  await switchOffStatementLog(client);
-  for (const role of roles) {
-    const { verifier } = deriveRoleCredential(masterSecret, role.name, role.roleVersion);
-    await client.query(`ALTER ROLE ${escapeIdentifier(role.name)} PASSWORD ${escapeLiteral(verifier)}`);
-  }
-  return roles.length;
 }
 
 async function readRoles(client: ClientBase, names: readonly string[]): Promise<Map<string, ActualRole>> {
