@@ -1,6 +1,7 @@
 /** Which databases the upstream has, remembered for moments: it is asked at logins. */
 
 import type { Pool } from "pg";
+import { catalogUnavailable, isConnectionError } from "./connection.ts";
 
 /** How long an answer holds, in ms: a database may be created or dropped any moment. */
 const memoryMs = 1_000;
@@ -18,6 +19,7 @@ export class DatabaseNames {
     this.#onReplaced = onReplaced;
   }
 
+  /** @throws SqlError cannot_connect_now when the upstream is not there */
   async exists(name: string): Promise<boolean> {
     if (performance.now() - this.#loadedAtMs > memoryMs) {
       // Logins that come together ask once.
@@ -30,9 +32,11 @@ export class DatabaseNames {
   }
 
   async #load(): Promise<void> {
-    const result = await this.#pool.query<{ name: string; oid: number }>(
-      "SELECT datname::text AS name, oid FROM pg_catalog.pg_database",
-    );
+    const result = await this.#pool
+      .query<{ name: string; oid: number }>("SELECT datname::text AS name, oid FROM pg_catalog.pg_database")
+      .catch((error: unknown) => {
+        throw isConnectionError(error) ? catalogUnavailable(error) : error;
+      });
     const before = this.#oids;
     this.#oids = new Map(result.rows.map(({ name, oid }) => [name, oid]));
     this.#loadedAtMs = performance.now();

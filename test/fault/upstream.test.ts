@@ -52,9 +52,15 @@ function cutAt(direction: Direction, pattern: string, offset: number): Judge {
 }
 
 describe("a PostgreSQL that is restarted", () => {
-  test.each(["fast", "immediate"] as const)(
-    "(%s) ends idle and running sessions, refuses logins with 57P03, and is used again",
-    async (mode) => {
+  test.each([
+    ["fast", "in one piece", undefined],
+    ["immediate", "in one piece", undefined],
+    ["fast", "in single bytes", 1],
+    ["immediate", "in single bytes", 1],
+  ] as const)(
+    "(%s, its last words %s) ends idle and running sessions, refuses logins with 57P03, and is used again",
+    async (mode, _pieces, fragmentBytes) => {
+      stage.relay.fragmentBytes = fragmentBytes;
       const idle = await stage.connect("alice");
       const running = await stage.connect("alice");
       const inTransaction = await stage.connect("bob");
@@ -115,9 +121,12 @@ describe("a PostgreSQL that is restarted", () => {
 
 describe("a connection to PostgreSQL that breaks", () => {
   test.each([
-    ["in the middle of a row", "marker-of-a-row", 9],
-    ["in the middle of a header", "marker-of-a-row", -9],
-  ])("%s ends the session and nothing else", async (_name, marker, offset) => {
+    ["in the middle of a row", "marker-of-a-row", 9, undefined],
+    ["in the middle of a header", "marker-of-a-row", -9, undefined],
+    ["in the middle of a row that comes in single bytes", "marker-of-a-row", 9, 1],
+    ["in the middle of a header that comes in single bytes", "marker-of-a-row", -9, 1],
+  ])("%s ends the session and nothing else", async (_name, marker, offset, fragmentBytes) => {
+    stage.relay.fragmentBytes = fragmentBytes;
     const other = await stage.connect("bob");
     const client = await stage.connect("alice");
     stage.relay.judge = cutAt("to_client", marker, offset);
@@ -134,10 +143,13 @@ describe("a connection to PostgreSQL that breaks", () => {
   });
 
   test.each([
-    ["before the first answer", "R", 0],
-    ["in the middle of the SCRAM exchange", "r=", 10],
-    ["before ReadyForQuery", "server_version", 4],
-  ])("during the login, %s, refuses with 57P03", async (_name, pattern, offset) => {
+    ["before the first answer", "R", 0, undefined],
+    ["in the middle of the SCRAM exchange", "r=", 10, undefined],
+    ["before ReadyForQuery", "server_version", 4, undefined],
+    ["in the middle of the SCRAM exchange in single bytes", "r=", 10, 1],
+    ["before ReadyForQuery in single bytes", "server_version", 4, 1],
+  ])("during the login, %s, refuses with 57P03", async (_name, pattern, offset, fragmentBytes) => {
+    stage.relay.fragmentBytes = fragmentBytes;
     await emptyPoolOf("alice");
     stage.relay.judge = cutAt("to_client", pattern, offset);
     expect(await soon(stateOf(stage.connect("alice")))).toBe("57P03");

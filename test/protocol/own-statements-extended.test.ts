@@ -196,7 +196,6 @@ describe.each(["whole", "bytes"] as const)("messages sent %s", (cutting) => {
   ])(
     "are refused at Parse for %s, and the rest is skipped up to Sync",
     async (_, text, sqlstate, position) => {
-      if (text.length > 100_000) client.cutting = "whole";
       const before = await stage.userNames();
       const messages = await ask(
         encodeParse("", text),
@@ -427,12 +426,15 @@ describe.each(["whole", "bytes"] as const)("messages sent %s", (cutting) => {
   });
 });
 
-test("a Parse of ours where a copy waits for data ends the session with 08P01", async () => {
-  ({ client } = await stage.logIn());
-  await client.send(encodeParse("", "COPY place FROM STDIN"), bind(), execute, encodeFlush());
-  await client.readUntil("G");
-  await client.send(encodeParse("", "SHOW USERS"), sync);
-  const errors = (await client.readToClose()).filter(({ type }) => type === "E");
-  const last = errorOf(errors.slice(-1));
-  expect([last.get("V"), last.get("C")]).toEqual(["FATAL", "08P01"]);
-});
+test.each(["whole", "bytes"] as const)(
+  "a Parse of ours sent %s where a copy waits for data ends the session with 08P01",
+  async (cutting) => {
+    ({ client } = await stage.logIn({}, cutting));
+    await client.send(encodeParse("", "COPY place FROM STDIN"), bind(), execute, encodeFlush());
+    await client.readUntil("G");
+    await client.send(encodeParse("", "SHOW USERS"), sync);
+    const errors = (await client.readToClose()).filter(({ type }) => type === "E");
+    const last = errorOf(errors.slice(-1));
+    expect([last.get("V"), last.get("C")]).toEqual(["FATAL", "08P01"]);
+  },
+);

@@ -23,8 +23,11 @@ import {
   encodeSaslResponse,
 } from "../../src/wire/frontend-message-encoding.ts";
 
-/** How bytes are handed to the kernel: at once, one per write, or in pieces of 1 to 64 bytes. */
-export type Cutting = "whole" | "bytes" | "pieces";
+/**
+ * How bytes are handed to the kernel: at once; one per write, of what is long only the beginning and the end; or in pieces of
+ * these sizes, with the rest in one.
+ */
+export type Cutting = "whole" | "bytes" | readonly number[];
 
 /** One message of the server; a type is its letter. */
 export interface BackendMessage {
@@ -128,13 +131,16 @@ export class RawClient {
   async send(...parts: readonly Uint8Array[]): Promise<void> {
     const bytes = Buffer.concat(parts);
     if (this.cutting === "whole") return this.#write(bytes);
-    for (let start = 0; start < bytes.length && !this.#isEnded; ) {
-      const count = this.cutting === "bytes" ? 1 : 1 + Math.floor(Math.random() * 64);
-      await this.#write(bytes.subarray(start, start + count));
+    const sizes = this.cutting === "bytes" ? singly(bytes.length) : this.cutting;
+    let start = 0;
+    for (const size of sizes) {
+      if (start >= bytes.length || this.#isEnded) return;
+      await this.#write(bytes.subarray(start, start + size));
       // Another turn of the loop: the server may read this piece before the next is there.
       await new Promise((resume) => setImmediate(resume));
-      start += count;
+      start += size;
     }
+    if (start < bytes.length && !this.#isEnded) await this.#write(bytes.subarray(start));
   }
 
   /** @throws ConnectionClosed, or Error when nothing comes in time */
@@ -306,6 +312,27 @@ export class RawClient {
     });
     return withDeadline(woken, "something from the server");
   }
+}
+
+/** Longest text that is sent in single bytes from its beginning to its end. */
+const maxSinglyBytes = 8_192;
+/** What is, of a longer one, at either end. */
+const edgeBytes = 64;
+
+/** Sizes of pieces: single bytes, and between the ends of a long text pieces of many sizes, the same ones every time. */
+function* singly(length: number): Generator<number> {
+  const isLong = length > maxSinglyBytes;
+  for (let left = isLong ? edgeBytes : length; left > 0; left -= 1) yield 1;
+  if (!isLong) return;
+  let state = length;
+  for (let left = length - 2 * edgeBytes; left > 0; ) {
+    // Numerical Recipes' linear congruential generator.
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    const size = Math.min(left, 1 + ((state >>> 16) % 3_000));
+    yield size;
+    left -= size;
+  }
+  for (let left = edgeBytes; left > 0; left -= 1) yield 1;
 }
 
 async function secured(socket: TLSSocket): Promise<void> {
