@@ -106,7 +106,8 @@ describe("what a session refuses", () => {
     ["a negative length", message("Q", "SELECT 1\0", -1)],
     ["a length that does not cover itself", message("Q", "SELECT 1\0", 3)],
     ["a length beyond 1 GB", message("d", "x", 0x7fffffff)],
-  ])("ends with FATAL 08P01 for %s", async (_, bad) => {
+    ["a statement of ours of 2 MB", encodeQuery(`DROP USER nobody -- ${"x".repeat(2_000_000)}`), "54000"],
+  ])("ends with a FATAL error for %s", async (_, bad, sqlstate = "08P01") => {
     await fc.assert(
       fc.asyncProperty(sizes, async (cutting) => {
         const { client } = await stage.logIn();
@@ -117,7 +118,7 @@ describe("what a session refuses", () => {
           encodeQuery("CREATE USER eve PASSWORD 'long enough'"),
         );
         const messages = await client.readToClose();
-        expect(outlineOf(messages).replace("T D C Z ", "")).toBe("E08P01");
+        expect(outlineOf(messages).replace("T D C Z ", "")).toBe(`E${sqlstate}`);
         expect(errorOf(messages).get("V")).toBe("FATAL");
       }),
       { numRuns: 4, examples: [[Array.from({ length: 300 }, () => 1)]] },
