@@ -7,8 +7,8 @@ import type { Config } from "./config/config.ts";
 import { parseUpstreamUrl } from "./config/upstream-url.ts";
 import { SqlError } from "./errors/sql-error.ts";
 import type { Log } from "./observe/log.ts";
+import { openTlsFiles } from "./open-tls.ts";
 import { adminConnectionOf } from "./open-upstream.ts";
-import { loadServerTls } from "./session/tls.ts";
 
 /** @returns lines for a person @throws SqlError or Error naming what would stop a start */
 export async function checkSetup(config: Config, log: Log): Promise<string[]> {
@@ -16,8 +16,8 @@ export async function checkSetup(config: Config, log: Log): Promise<string[]> {
   const lines = ["configuration  ok"];
   const { tls } = config.server;
   if (tls !== undefined) {
+    openTlsFiles(tls, log).close();
     const cert = readFileSync(tls.certPath, "utf8");
-    loadServerTls({ cert, key: readFileSync(tls.keyPath, "utf8") });
     lines.push(`certificate    ok, valid until ${new X509Certificate(cert).validTo}`);
   }
   if (config.upstream.url === undefined) {

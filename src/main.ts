@@ -197,9 +197,10 @@ function reread(config: Config, path: string | undefined, server: RunningServer,
 /** Keys that differ and do not change while running. */
 function restartKeys(before: Config, after: Config): string[] {
   const live = new Set(["log.level", "server.tls.certPath", "server.tls.keyPath"]);
+  const liveGroup = "server.tls.clients.";
   const old = new Map(leavesOf(before, ""));
   return [...leavesOf(after, "")]
-    .filter(([key, value]) => !live.has(key) && old.get(key) !== value)
+    .filter(([key, value]) => !live.has(key) && !key.startsWith(liveGroup) && old.get(key) !== value)
     .map(([key]) => key);
 }
 

@@ -1,11 +1,11 @@
 /** The composition root: a Config in, a running front-end out. */
 
 import { createHash, randomBytes } from "node:crypto";
-import { readFileSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Pool } from "pg";
 import type { Identity } from "./auth/identity.ts";
-import { mayStay } from "./auth/live-session.ts";
+import { claimsNow, mayStay } from "./auth/live-session.ts";
 import { LoginGuard } from "./auth/login-guard.ts";
 import { loginRefusal } from "./auth/password.ts";
 import { type Catalog, openCatalog } from "./catalog/catalog.ts";
@@ -22,15 +22,15 @@ import type { ExecutorDependencies } from "./exec/context.ts";
 import { createDatabasePreparer } from "./exec/databases.ts";
 import { createExecutor } from "./exec/execute.ts";
 import { resultColumns } from "./exec/result-columns.ts";
-import { reapReservedRoles } from "./exec/statement-transaction.ts";
+import { RoleReaper } from "./exec/role-reaper.ts";
 import type { Log } from "./observe/log.ts";
 import { type HttpInterface, openHttp } from "./open-http.ts";
 import { openIdentity } from "./open-identity.ts";
+import { openTlsFiles, type TlsFiles } from "./open-tls.ts";
 import { openUpstream, type Upstream } from "./open-upstream.ts";
 import { CancelRegistry } from "./session/cancel-registry.ts";
 import { Listener } from "./session/listener.ts";
 import { SessionRegistry } from "./session/session-registry.ts";
-import { loadServerTls, type ServerTls } from "./session/tls.ts";
 import { cancelUpstream } from "./upstream/cancel.ts";
 import { ClaimsPublisher } from "./upstream/claims-publisher.ts";
 import { ForeignVerifierError, openUpstreamConnection } from "./upstream/login.ts";
@@ -65,7 +65,7 @@ export interface RunningServer {
   readonly isFirstStart: boolean;
   /** Resolves when the embedded PostgreSQL has ended for good without being asked to. */
   readonly upstreamEnded: Promise<void>;
-  /** Rereads the certificate. @throws when it cannot be used; the old one stays */
+  /** Rereads the certificates. @throws when it cannot be used; the old one stays */
   reloadTls(config: Config): void;
   /** Lets transactions end within the configured time, then closes everything. A second call cuts them off. */
   close(): Promise<void>;
@@ -74,12 +74,14 @@ export interface RunningServer {
 /** @throws SqlError or Error with a message for the person who starts it; nothing is left running then */
 export async function openServer(config: Config, log: Log): Promise<RunningServer> {
   const masterSecret = loadMasterSecret(config.server.dataDir);
-  const tls = loadTls(config);
-  const upstream = await openUpstream(config, log);
+  const tls = openTlsFiles(config.server.tls, log);
+  let upstream: Upstream | undefined;
   try {
+    upstream = await openUpstream(config, log);
     return await openOn(upstream, masterSecret, tls, config, log);
   } catch (error) {
-    await upstream.embedded?.close();
+    tls.close();
+    await upstream?.embedded?.close();
     throw error;
   }
 }
@@ -87,7 +89,7 @@ export async function openServer(config: Config, log: Log): Promise<RunningServe
 async function openOn(
   upstream: Upstream,
   masterSecret: Buffer,
-  tls: ServerTls | undefined,
+  tls: TlsFiles,
   config: Config,
   log: Log,
 ): Promise<RunningServer> {
@@ -128,7 +130,7 @@ interface Administration {
 async function listenOn(
   upstream: Upstream,
   masterSecret: Buffer,
-  tls: ServerTls | undefined,
+  tls: TlsFiles,
   config: Config,
   log: Log,
   administration: Administration,
@@ -185,18 +187,24 @@ async function listenOn(
       timeoutMs: upstreamLoginTimeoutMs,
       nonce: () => randomBytes(18).toString("base64"),
     });
-  const claims = new ClaimsPublisher(masterSecret);
+  const claims = new ClaimsPublisher({
+    masterSecret,
+    lifetimeMs: auth.claimsLifetimeMs,
+    prefix: auth.claimsPrefix,
+  });
   const pool = new UpstreamPool(
     (target) => openWithRepair(target, open, deps, log),
     (connection, target) => claims.publish(connection, target),
     config.upstream,
     log,
   );
+  const reaper = new RoleReaper({ catalog, adminConnection: upstream.admin, roleOptions, log });
   const deps: ExecutorDependencies = {
     catalog,
     adminConnection: upstream.admin,
     roleOptions,
     databases,
+    reaper,
     sessions: {
       closeSessionsOf: (principalId, error, mayStay) => {
         // Also of those who stay: PostgreSQL looks at CONNECT only when a connection is opened.
@@ -224,7 +232,7 @@ async function listenOn(
     if (keyId !== undefined) catalog.recordKeyUse(keyId);
   };
   const databaseNames = new DatabaseNames(adminPool, () => databases.forget());
-  const stopClosingRevoked = closeRevokedSessions(catalog, registry, pool);
+  const stopClosingRevoked = closeRevokedSessions(catalog, registry, pool, tls.isRevoked);
   const cancels = new Set<Promise<void>>();
   const executor = createExecutor(deps);
   const prepareDatabase = async (database: string, identity: Identity) => {
@@ -247,6 +255,7 @@ async function listenOn(
       transports,
       services: {
         pool,
+        claims,
         cancels: new CancelRegistry(),
         executor,
         prepareDatabase,
@@ -265,8 +274,11 @@ async function listenOn(
       registry,
       log,
     },
-    tls,
+    tls.current,
   );
+  tls.onChange((next) => {
+    listener.tls = next;
+  });
   let port: number;
   let http: HttpInterface | undefined;
   let first: BootstrapResult;
@@ -295,12 +307,13 @@ async function listenOn(
         "the upstream login may not bring these users' roles up to date",
       );
     }
-    await reapReservedRoles(deps);
+    await reaper.start();
   } catch (error) {
     listener.stopAccepting();
     await http?.close(0);
     pool.close();
     stopClosingRevoked();
+    await reaper.close();
     await recorders.close();
     throw error;
   }
@@ -322,7 +335,7 @@ async function listenOn(
     ...first,
     upstreamEnded: endedUnasked(upstream.embedded, () => isClosing),
     reloadTls: (next) => {
-      listener.tls = loadTls(next);
+      tls.reload(next.server.tls);
       http?.reloadTls(next);
     },
     close: async () => {
@@ -331,6 +344,7 @@ async function listenOn(
         return;
       }
       isClosing = true;
+      tls.close();
       listener.stopAccepting();
       http?.stopAccepting();
       await registry.endAll(shutdown, "after_transaction", server.shutdownTimeoutMs);
@@ -339,6 +353,7 @@ async function listenOn(
       // What was cut off upstream must be told before this process is gone.
       await Promise.all(cancels);
       stopClosingRevoked();
+      await reaper.close();
       await recorders.close();
       await catalog.close();
       await adminPool.end();
@@ -368,8 +383,13 @@ function* sessionRows(registry: SessionRegistry): Generator<SessionRow> {
   }
 }
 
-/** Ends the sessions whose user, key or database another process has taken away, or that have expired. */
-function closeRevokedSessions(catalog: Catalog, registry: SessionRegistry, pool: UpstreamPool): () => void {
+/** Ends the sessions whose user, key, certificate or database has been taken away, or that have expired. */
+function closeRevokedSessions(
+  catalog: Catalog,
+  registry: SessionRegistry,
+  pool: UpstreamPool,
+  isRevoked: (certificateId: string) => boolean,
+): () => void {
   const close = () => {
     const now = new Date();
     for (const id of registry.principalIds()) {
@@ -381,8 +401,13 @@ function closeRevokedSessions(catalog: Catalog, registry: SessionRegistry, pool:
         new SqlError("admin_shutdown", "terminating connection due to administrator command", {
           severity: "FATAL",
         }),
-        (session) => mayStay(catalog.cache, session, now),
+        (session) => {
+          const { certificateId } = session.identity;
+          if (certificateId !== undefined && isRevoked(certificateId)) return false;
+          return mayStay(catalog.cache, session, now);
+        },
       );
+      registry.renewClaims(id, (identity) => claimsNow(catalog.cache, identity));
     }
   };
   const stopListening = catalog.cache.onChange(close);
@@ -425,12 +450,6 @@ async function endedUnasked(embedded: EmbeddedPostgres | undefined, isClosing: (
   if (embedded === undefined) return new Promise(() => undefined);
   await embedded.exited;
   if (isClosing()) return new Promise(() => undefined);
-}
-
-function loadTls(config: Config): ServerTls | undefined {
-  const { tls } = config.server;
-  if (tls === undefined) return undefined;
-  return loadServerTls({ cert: readFileSync(tls.certPath, "utf8"), key: readFileSync(tls.keyPath, "utf8") });
 }
 
 async function warnOfOldVersion(pool: Pool, log: Log): Promise<void> {

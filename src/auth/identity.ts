@@ -46,6 +46,8 @@ export interface Identity {
   readonly databases: readonly string[] | undefined;
   /** Present when the credential was an API key. */
   readonly keyId?: string;
+  /** Present when the credential was a certificate: what revocation lists call it. */
+  readonly certificateId?: string;
   /** -1 is no limit. */
   readonly connectionLimit: number;
   readonly method: AuthMethod;
@@ -68,4 +70,11 @@ export type RefusalReason =
   | "unknown_key"
   | "wrong_secret"
   | "key_revoked"
-  | "key_expired";
+  | "key_expired"
+  /** In the TLS handshake: of another authority, expired, revoked, for another purpose, or missing where one is required. */
+  | "certificate_refused"
+  | "certificate_without_name"
+  | "certificate_of_another"
+  | "certificate_of_no_user"
+  | "certificate_expired"
+  | "certificate_revoked";

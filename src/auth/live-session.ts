@@ -1,10 +1,10 @@
-/** Whether a session that was opened earlier may go on, by what the catalog says now. */
+/** Whether a session that was opened earlier may go on, and what it may say of itself, by what the catalog says now. */
 
 import { keyRefusal } from "../catalog/api-keys.ts";
 import type { PrincipalCache } from "../catalog/cache.ts";
 import { effectiveDatabases } from "./effective-databases.ts";
-import type { Identity } from "./identity.ts";
-import { loginRefusal } from "./password.ts";
+import type { Claims, Identity } from "./identity.ts";
+import { claimsOf, loginRefusal } from "./password.ts";
 
 export type LiveCache = Pick<PrincipalCache, "findById" | "keysOf">;
 
@@ -15,15 +15,24 @@ export interface LiveSession {
 }
 
 /**
- * False when its principal was dropped, locked out or has expired, when its key was dropped, revoked or has expired, or when
- * either has lost the database that it is in.
+ * False when its principal was dropped, locked out or has expired, when its key was dropped, revoked or has expired, when its
+ * certificate or token has expired, or when it has lost the database that it is in.
  */
 export function mayStay(cache: LiveCache, { identity, database }: LiveSession, now: Date): boolean {
-  const { keyId, principal } = identity;
+  const { keyId, principal, method, expiresAt } = identity;
+  // What the catalog holds may be prolonged; the lifetime of these two is their own.
+  const hasOwnLifetime = method === "certificate" || method === "jwt";
+  if (hasOwnLifetime && expiresAt !== undefined && expiresAt <= now) return false;
   const record = cache.findById(principal.id);
   if (record === undefined || loginRefusal(record, now) !== undefined) return false;
   const key = keyId === undefined ? undefined : cache.keysOf(record.id).find((own) => own.keyId === keyId);
   if (keyId !== undefined && (key === undefined || keyRefusal(key, now) !== undefined)) return false;
   const databases = effectiveDatabases(record.databases, key?.databases);
   return databases === undefined || databases.includes(database);
+}
+
+/** The claims of a session's identity: its principal's as they are in the catalog; those of a token stay what they were. */
+export function claimsNow(cache: Pick<PrincipalCache, "findById">, identity: Identity): Claims {
+  const record = identity.principal.kind === "external" ? undefined : cache.findById(identity.principal.id);
+  return record === undefined ? identity.claims : claimsOf(record);
 }

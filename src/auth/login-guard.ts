@@ -81,6 +81,23 @@ export class LoginGuard {
   }
 
   /**
+   * Counts and audits a refused certificate, by its address as a token.
+   *
+   * @param username whom the client claimed to be, where it did
+   */
+  recordCertificateFailure(address: string, reason: RefusalReason, username?: string): void {
+    if (reason === "too_many_failures") return;
+    const { audit } = this.#options;
+    audit.record({ event: "AuthFailure", username, source: address, detail: reason });
+    if (!this.#byAddress.add(addressKey(address))) return;
+    audit.record({
+      event: "AuthFailure",
+      source: address,
+      detail: "too_many_failures for this address: further ones within the minute are not recorded",
+    });
+  }
+
+  /**
    * Audits a token that was accepted: each time when a session begins with it, else the first time that its principal comes
    * with it from an address.
    */
@@ -116,7 +133,9 @@ export class LoginGuard {
   recordSuccess(user: string, address: string, identity: Identity, sessionId: string): void {
     const { lockout, audit } = this.#options;
     // Else an application that logs in with its key would clear, again and again, what counts the guesses at the password.
-    if (identity.keyId === undefined || identity.principal.kind !== "user") lockout.recordSuccess(user);
+    const isOwnPassword = identity.method.startsWith("scram-");
+    const hasNoPassword = identity.method === "api-key" && identity.principal.kind !== "user";
+    if (isOwnPassword || hasNoPassword) lockout.recordSuccess(user);
     const who = {
       username: identity.principal.name,
       tenantId: identity.tenantId,

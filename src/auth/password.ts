@@ -52,7 +52,7 @@ export function identityOf(record: PrincipalRecord, method: AuthMethod, key?: Ap
 }
 
 /** What `$auth` reads of a principal that the catalog knows all of. */
-function claimsOf({ name, roles, tenantId }: PrincipalRecord): Claims {
+export function claimsOf({ name, roles, tenantId }: PrincipalRecord): Claims {
   const [role = null] = roles.toSorted((one, other) => rankOf(other) - rankOf(one));
   return { id: name, role, roles, tenant_id: tenantId };
 }

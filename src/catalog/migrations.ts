@@ -173,6 +173,14 @@ const migrations: readonly string[] = [
      END$$;
    CREATE TRIGGER in_transit INSTEAD OF INSERT ON nodedb.in_transit
      FOR EACH ROW EXECUTE FUNCTION nodedb.hold_in_transit();`,
+  // Roles that a client's transaction has dropped and that are still to let go of what they hold in other databases.
+  `CREATE TABLE nodedb.dropped_role (
+     id pg_catalog.int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+     role_oid pg_catalog.oid NOT NULL UNIQUE,
+     former_name text NOT NULL,
+     new_owner_oid pg_catalog.oid,
+     dropped_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+   );`,
 ];
 
 /** The version that this program reads and writes. */

@@ -4,6 +4,7 @@
  */
 
 import { escapeIdentifier } from "pg";
+import { setRoleAside } from "./dropped-roles.ts";
 import type { Queryable } from "./users.ts";
 
 /** Who has reserved a name. */
@@ -59,15 +60,35 @@ export async function adoptReservedRole(client: Queryable, name: string): Promis
   await client.query("DELETE FROM nodedb.reserved_role WHERE name = $1", [name]);
 }
 
-/** Drops the reserved role of a transaction that has ended without it. A name that is somebody's by now is left alone. */
-export async function releaseReservedRole(client: Queryable, name: string): Promise<void> {
-  const found = await client.query<{ taken: boolean }>(
+/**
+ * Drops the reserved role of a transaction that has ended without it. A name that is somebody's by now is left alone.
+ *
+ * @returns the oid of a role that is still to be dropped: somebody has granted it something, so that it is set aside
+ */
+export async function releaseReservedRole(client: Queryable, name: string): Promise<string | undefined> {
+  const found = await client.query<{ oid: string | null; taken: boolean; depends: boolean }>(
     `DELETE FROM nodedb.reserved_role WHERE name = $1
-     RETURNING EXISTS (SELECT FROM nodedb.principal p WHERE p.name = $1)
-            OR EXISTS (SELECT FROM nodedb.role r WHERE r.name = $1) AS taken`,
+     RETURNING (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = $1)::pg_catalog.text AS oid,
+               EXISTS (SELECT FROM nodedb.principal p WHERE p.name = $1)
+                 OR EXISTS (SELECT FROM nodedb.role r WHERE r.name = $1) AS taken,
+               EXISTS (SELECT FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_roles a ON a.oid = s.refobjid
+                        WHERE a.rolname = $1 AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass) AS depends`,
     [name],
   );
-  if (found.rows[0]?.taken === false) await client.query(`DROP ROLE IF EXISTS ${escapeIdentifier(name)}`);
+  const role = found.rows[0];
+  if (role === undefined || role.taken || role.oid === null) return undefined;
+  if (role.depends) {
+    await setRoleAside(client, { name, oid: role.oid }, undefined);
+    return role.oid;
+  }
+  await client.query(`DROP ROLE ${escapeIdentifier(name)}`);
+  return undefined;
+}
+
+/** Gives a role that was reserved under another name the one that it is for; part of the transaction that creates it. */
+export async function renameReservedRole(client: Queryable, from: string, to: string): Promise<void> {
+  await adoptReservedRole(client, from);
+  await client.query(`ALTER ROLE ${escapeIdentifier(from)} RENAME TO ${escapeIdentifier(to)}`);
 }
 
 /** Names whose backend has gone: left behind by a crash. */

@@ -13,8 +13,19 @@ export interface Config {
     readonly maxConnections: number;
     readonly authenticationTimeoutMs: number;
     readonly shutdownTimeoutMs: number;
-    /** Absent: TLS is not offered. Both paths are absolute. */
-    readonly tls?: { readonly certPath: string; readonly keyPath: string; readonly required: boolean };
+    /** Absent: TLS is not offered. All paths are absolute. */
+    readonly tls?: {
+      readonly certPath: string;
+      readonly keyPath: string;
+      readonly required: boolean;
+      /** Absent: clients are not asked for a certificate. */
+      readonly clients?: {
+        readonly caPath: string;
+        readonly crlPath?: string;
+        readonly identity: "cn" | "san_email" | "san_dns" | "san_uri";
+        readonly required: boolean;
+      };
+    };
   };
   readonly upstream: {
     /** `postgres://…`, checked to be a URL, usually with a password. Absent: the embedded PostgreSQL. */
@@ -35,6 +46,10 @@ export interface Config {
   readonly auth: {
     /** Schema of the functions that `$auth.…` stands for. */
     readonly schema: string;
+    /** For transactions that begin. */
+    readonly claimsLifetimeMs: number;
+    /** Of settings with the claims one by one; absent: none are set. */
+    readonly claimsPrefix?: string;
     readonly superuserName: string;
     /** For the first start; absent: generate one. */
     readonly superuserPassword?: Secret;

@@ -27,7 +27,7 @@ import { requireAdmin, resolveGrantableRoles } from "./authorize.ts";
 import { requireOwnTenant } from "./connect-grants.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import { nameTaken } from "./create-user.ts";
-import { dropPostgresRoles } from "./drop-postgres-roles.ts";
+import { dropRoles } from "./drop-roles.ts";
 import {
   findChangeableKey,
   findKeyOwner,
@@ -122,7 +122,7 @@ async function createHolder(
   if ((await findUserByName(client, name.text)) !== undefined) {
     throw nameTaken(name, "The key gets a PostgreSQL role of its name; choose another one.");
   }
-  const claim = await claimRoleName(client, name, context.transaction);
+  const claim = await claimRoleName(client, name, context);
   const id = await createUserRow(client, {
     kind: "api_key",
     name: name.text,
@@ -232,15 +232,9 @@ export function dropApiKey(
       await deleteKeyRow(client, key.keyId);
       return { tag, notices: [] };
     }
-    if (context.transaction !== undefined) {
-      throw new SqlError(
-        "active_sql_transaction",
-        `${tag} of a key that belongs to no user cannot run inside a transaction block`,
-        { hint: "It also changes other databases. Run it on its own, or use REVOKE API KEY." },
-      );
-    }
     await deleteUserRows(client, [owner.id]);
-    await dropPostgresRoles(deps, client, [owner.name], {
+    await dropRoles(deps, client, context, {
+      names: [owner.name],
       newOwner: undefined,
       hint: "Have a superuser run REASSIGN OWNED BY in each of these databases, or use REVOKE API KEY.",
     });

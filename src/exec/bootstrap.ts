@@ -8,12 +8,8 @@ import { defaultTenantId } from "../catalog/tenants.ts";
 import { createUserRow, loadUsers, loadUsersById, type PrincipalRecord } from "../catalog/users.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { reconcileConnect } from "../upstream/reconcile-connect.ts";
-import {
-  type RoleOptions,
-  reconcileCustomRoles,
-  reconcileGroups,
-  reconcileRoles,
-} from "../upstream/reconcile-roles.ts";
+import { type RoleOptions, reconcileGroups } from "../upstream/reconcile-groups.ts";
+import { reconcileCustomRoles, reconcileRoles } from "../upstream/reconcile-roles.ts";
 import { isSuperuser } from "./authorize.ts";
 import type { ExecutorDependencies } from "./context.ts";
 import { checkNewName, roleExists } from "./role-names.ts";

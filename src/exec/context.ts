@@ -7,18 +7,41 @@ import type { Catalog } from "../catalog/catalog.ts";
 import type { ReservingBackend } from "../catalog/reserved-roles.ts";
 import type { SessionTable } from "../catalog/session-table.ts";
 import type { Log } from "../observe/log.ts";
-import type { RoleOptions } from "../upstream/reconcile-roles.ts";
+import type { RoleOptions } from "../upstream/reconcile-groups.ts";
 import type { AuthFunctions } from "./auth-references.ts";
 import type { DatabasePreparer } from "./databases.ts";
+import type { RoleReaper } from "./role-reaper.ts";
 import type { SessionDirectory } from "./sessions.ts";
+
+/** A PostgreSQL role that a client's transaction has dropped. */
+export interface RoleAside {
+  readonly oid: string;
+  /** As the statement called it. */
+  readonly name: string;
+  /** Who gets what it owns; undefined: it may own nothing. */
+  readonly newOwnerOid: string | undefined;
+  /** What to do about objects that it owns. */
+  readonly hint: string;
+}
 
 /** A catalog transaction in which statements of ours run one after the other. */
 export interface OpenTransaction {
   readonly client: PoolClient;
   /** Principals that its statements have created, changed or dropped. */
   readonly touched: Set<number>;
+  /** Roles that its statements have dropped. */
+  readonly setAside: RoleAside[];
+  /** Oids of roles that others had left reserved and that are to be dropped after the commit. */
+  readonly leftovers: string[];
+  /** Names that nobody had reserved for roles that its statements create. */
+  readonly claimed: string[];
   /** The client's upstream connection, which holds the names of roles that are being created. */
   readonly backend: ReservingBackend;
+}
+
+/** Nothing has been run in it yet. */
+export function beginOpenTransaction(client: PoolClient, backend: ReservingBackend): OpenTransaction {
+  return { client, backend, touched: new Set(), setAside: [], leftovers: [], claimed: [] };
 }
 
 /** The client's own upstream connection, for statements of ours that are SQL of PostgreSQL's in the end. */
@@ -32,6 +55,13 @@ export interface ClientConnection {
    * @throws UpstreamError as PostgreSQL worded it; a transaction of the client's has failed then
    */
   query(sql: string): Promise<readonly (readonly (string | null)[])[]>;
+  /**
+   * Runs one statement that reads, in the client's transaction and wherever in a pipeline that is; the client's portals and
+   * prepared statements stay.
+   *
+   * @returns and throws as `query`
+   */
+  ask(sql: string): Promise<readonly (readonly (string | null)[])[]>;
 }
 
 /** The caller. Rights are read again for each statement, so that a revoked one holds at once. */
@@ -65,6 +95,8 @@ export interface ExecutorDependencies {
   readonly sessions: SessionDirectory;
   readonly sessionTable: Pick<SessionTable, "flush">;
   readonly audit: Pick<AuditLog, "record" | "recordIn" | "flush" | "verify">;
+  /** Drops what transactions leave behind. */
+  readonly reaper: Pick<RoleReaper, "finish" | "release">;
   readonly log: Log;
   /** What `$auth.…` stands for. */
   readonly authFunctions: AuthFunctions;

@@ -42,7 +42,7 @@ export async function createUser(
     if (existing !== undefined) {
       throw nameTaken(name, "Use CREATE USER IF NOT EXISTS or ALTER USER.");
     }
-    const claim = await claimRoleName(client, name, context.transaction);
+    const claim = await claimRoleName(client, name, context);
     const id = await createUserRow(client, {
       name: name.text,
       tenantId,

@@ -9,7 +9,7 @@ import type { Log } from "../observe/log.ts";
 import { rankOf } from "../upstream/built-in-groups.ts";
 import { type ClaimsInstallation, installClaims } from "../upstream/install-claims.ts";
 import { reconcileDatabase, reconcileDefaultPrivileges } from "../upstream/reconcile-database.ts";
-import type { RoleOptions } from "../upstream/reconcile-roles.ts";
+import type { RoleOptions } from "../upstream/reconcile-groups.ts";
 import { highestRank } from "./authorize.ts";
 import { translateErrors } from "./run-statement.ts";
 

@@ -4,10 +4,12 @@ import { type ClientBase, escapeIdentifier } from "pg";
 import { connectAdmin } from "../catalog/connection.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import {
+  currentDatabase,
   findRoles,
   listOwnedObjects,
   type OwnedObject,
   type OwnedObjectsAccess,
+  readerOf,
   releaseRoles,
 } from "../upstream/owned-objects.ts";
 import type { ExecutorDependencies } from "./context.ts";
@@ -15,14 +17,16 @@ import type { ExecutorDependencies } from "./context.ts";
 /** Objects that the detail of a refusal lists at most, as in PostgreSQL. */
 const maxListedObjects = 100;
 
-/** How long an object in use is waited for; the catalog is locked meanwhile. */
-const lockTimeout = "10s";
+/** How long an object in use is waited for where nothing else is said; the catalog is locked meanwhile. */
+const defaultLockTimeout = "10s";
 
 export interface DropOptions {
   /** Who gets what the roles own; without it they may own nothing. */
   readonly newOwner: string | undefined;
   /** What to do about objects that are still owned. */
   readonly hint: string;
+  /** As PostgreSQL's lock_timeout reads it. */
+  readonly lockTimeout?: string;
 }
 
 /**
@@ -31,10 +35,10 @@ export interface DropOptions {
  * @throws SqlError dependent_objects_still_exist when one owns objects and nobody is named to get them
  */
 export async function dropPostgresRoles(
-  deps: ExecutorDependencies,
+  deps: Pick<ExecutorDependencies, "adminConnection">,
   client: ClientBase,
   names: readonly string[],
-  { newOwner, hint }: DropOptions,
+  { newOwner, hint, lockTimeout = defaultLockTimeout }: DropOptions,
 ): Promise<void> {
   await client.query("SELECT pg_catalog.set_config('lock_timeout', $1, true)", [lockTimeout]);
   const access: OwnedObjectsAccess = {
@@ -44,19 +48,23 @@ export async function dropPostgresRoles(
   const roles = await findRoles(client, names);
   if (roles.length === 0) return;
   if (newOwner === undefined) {
-    const owned = await listOwnedObjects(access, roles);
-    if (owned.length > 0) throw ownsObjects(owned, await databaseName(client), hint);
+    const database = await currentDatabase(client);
+    const owned = await listOwnedObjects({ ...access, reader: readerOf(client), database }, roles);
+    if (owned.length > 0) throw ownsObjects(owned, database, hint);
   }
   await releaseRoles(access, roles, newOwner);
   await client.query(`DROP ROLE ${roles.map((role) => escapeIdentifier(role.name)).join(", ")}`);
 }
 
-/** @see PostgreSQL's DROP ROLE: `role "x" cannot be dropped because some objects depend on it` */
-function ownsObjects(owned: readonly OwnedObject[], catalogDatabase: string, hint: string): SqlError {
+/**
+ * @param here the database whose objects are listed without its name
+ * @see PostgreSQL's DROP ROLE: `role "x" cannot be dropped because some objects depend on it`
+ */
+export function ownsObjects(owned: readonly OwnedObject[], here: string, hint: string): SqlError {
   const role = owned[0]?.role ?? "";
   const mine = owned.filter((object) => object.role === role);
   const lines = mine.slice(0, maxListedObjects).map(({ database, description }) => {
-    const isElsewhere = database !== "" && database !== catalogDatabase;
+    const isElsewhere = database !== "" && database !== here;
     return `owner of ${description}${isElsewhere ? ` in database ${database}` : ""}`;
   });
   const more = mine.length - lines.length;
@@ -71,11 +79,4 @@ export function cannotDrop(role: string, lines: readonly string[], hint: string)
     `role "${role}" cannot be dropped because some objects depend on it`,
     { detail: lines.join("\n"), hint },
   );
-}
-
-async function databaseName(client: ClientBase): Promise<string> {
-  const result = await client.query<{ name: string }>(
-    "SELECT pg_catalog.current_database()::pg_catalog.text AS name",
-  );
-  return result.rows[0]?.name ?? "";
 }

@@ -5,7 +5,7 @@ import type { Statement, UserReference } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { denied, isSuperuser, requireAdmin, requireNotAbove } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
-import { dropPostgresRoles } from "./drop-postgres-roles.ts";
+import { dropRoles } from "./drop-roles.ts";
 import { type FoundUser, findUser, missingUser, requireKind, wrongKind } from "./find-user.ts";
 import type { StatementResult } from "./result.ts";
 import { runWrite, type StatementScope } from "./run-statement.ts";
@@ -25,7 +25,7 @@ export function dropUser(
       .map((entry) => `role "${entry.name}" does not exist, skipping`);
     const users = distinct(found.flatMap((entry) => (entry.kind === "user" ? [entry.user] : [])));
     const newOwner = await findNewOwner(deps, statement.reassignTo, scope, users);
-    if (users.length > 0) await drop(deps, scope, users, newOwner);
+    if (users.length > 0) await drop(deps, scope, context, users, newOwner);
     for (const user of users) scope.touch(user.id);
     return { tag: `DROP ${statement.spelling}`, notices };
   });
@@ -92,6 +92,7 @@ export async function findNewOwner(
 async function drop(
   deps: ExecutorDependencies,
   { client }: StatementScope,
+  context: ExecutionContext,
   users: readonly PrincipalRecord[],
   newOwner: string | undefined,
 ): Promise<void> {
@@ -102,12 +103,11 @@ async function drop(
   if (users.some(isSuperuser) && (await countUsableSuperusers(client)) === 0) {
     throw denied("this is the last superuser that can log in");
   }
-  await dropPostgresRoles(
-    deps,
-    client,
-    users.map((user) => user.name),
-    { newOwner, hint: "Use DROP USER … REASSIGN OWNED TO another user." },
-  );
+  await dropRoles(deps, client, context, {
+    names: users.map((user) => user.name),
+    newOwner,
+    hint: "Use DROP USER … REASSIGN OWNED TO another user.",
+  });
 }
 
 function distinct(users: readonly PrincipalRecord[]): PrincipalRecord[] {

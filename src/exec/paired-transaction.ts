@@ -4,7 +4,7 @@
  */
 
 import type { Statement } from "../ddl/statement.ts";
-import type { ExecutionContext } from "./context.ts";
+import type { ClientConnection, ExecutionContext } from "./context.ts";
 import type { StatementResult } from "./result.ts";
 import type { PreparedCommit, StatementTransaction } from "./statement-transaction.ts";
 
@@ -31,10 +31,12 @@ export class PairedTransaction {
 
   async run(statement: Statement, context: ExecutionContext): Promise<StatementResult | "forward"> {
     const statements = this.#statements ?? this.#open();
-    const result = await statements.run(statement, context);
-    // One that only read, first in its transaction, leaves nothing to be committed.
-    if (!statements.isEmpty) this.#statements = statements;
-    return result;
+    try {
+      return await statements.run(statement, context);
+    } finally {
+      // One that only read, first in its transaction, leaves nothing to be committed.
+      if (!statements.isEmpty) this.#statements = statements;
+    }
   }
 
   /** SAVEPOINT has succeeded. */
@@ -49,20 +51,27 @@ export class PairedTransaction {
   }
 
   /** ROLLBACK TO has succeeded. A savepoint that is not known was set before the first statement of ours. */
-  rollBackTo(name: string): void {
+  async rollBackTo(name: string): Promise<void> {
     const index = this.#indexOf(name);
-    this.#statements?.truncate(this.#savepoints[index]?.length ?? 0);
+    const length = this.#savepoints[index]?.length ?? 0;
     this.#savepoints.length = index + 1;
+    await this.#statements?.truncate(length);
   }
 
-  /** Runs the statements for good. @throws SqlError when they do not hold any more; the client's transaction must fail */
-  async prepareCommit(): Promise<PreparedCommit | undefined> {
+  /**
+   * Runs the statements for good.
+   *
+   * @param connection the client's own
+   * @param onHeld called when others begin to wait for the end of this
+   * @throws SqlError when they do not hold any more; the client's transaction must fail
+   */
+  async prepareCommit(connection: ClientConnection, onHeld: () => void): Promise<PreparedCommit | undefined> {
     const statements = this.#statements;
     this.#statements = undefined;
     this.#savepoints = [];
     if (statements === undefined) return undefined;
     try {
-      return await statements.prepareCommit();
+      return await statements.prepareCommit(connection, onHeld);
     } catch (error) {
       // The names that it has reserved can be dropped only when the client's GRANTs to them are undone.
       this.#statements = statements;

@@ -104,6 +104,9 @@ export class RequestSession implements ManagedSession {
     this.#client?.resume();
   }
 
+  /** They are sealed anew for each request; this one goes on with those that it began with. */
+  renewClaims(): void {}
+
   end(error: SqlError, mode: EndingMode): void {
     if (mode === "after_transaction") return;
     this.#ending ??= error;

@@ -90,6 +90,7 @@ export class RequestStatements {
         return standardConformingStrings(scope.client);
       },
       query: async (sql) => (await scope.client.query(sql)).rows,
+      ask: async (sql) => (await scope.client.query(sql)).rows,
     };
   }
 
@@ -260,10 +261,13 @@ export class RequestStatements {
   /** Ours first, held open; then PostgreSQL's COMMIT; then both hold, or neither. */
   async #commit(): Promise<void> {
     const { client, paired, cancel } = this.#scope;
-    const prepared: PreparedCommit | undefined = await paired.prepareCommit();
-    const timer = prepared === undefined ? undefined : setTimeout(cancel, maxHeldCommitMs);
+    let timer: NodeJS.Timeout | undefined;
     let tag: string | undefined;
+    let prepared: PreparedCommit | undefined;
     try {
+      prepared = await paired.prepareCommit(this.#connection, () => {
+        timer = setTimeout(cancel, maxHeldCommitMs);
+      });
       tag = (await client.query("COMMIT")).tag;
     } finally {
       clearTimeout(timer);

@@ -1,9 +1,10 @@
 /**
  * CREATE, DROP and SHOW RLS POLICY (auth SQL: row-level security): PostgreSQL's own DDL, run on the client's own upstream
  * connection. So it is a part of the client's transaction and sees the tables that this has made, names resolve as in the
- * session, and PostgreSQL decides who may: the owner of the table, its members, and superusers.
+ * session, and PostgreSQL decides who may: the owner of the table, the admins of a tenant whose member that is (they are
+ * members of the owner's role, see upstream/tenant-groups), and superusers.
  *
- * An admin who does not own the table is refused, and there is no way around by the administrative connection: PostgreSQL
+ * Who is not the owner is refused, and there is no way around by the administrative connection: PostgreSQL
  * evaluates constants of a predicate while it parses it, and a constant of a composite type runs the CHECK of a domain in it,
  * which is whatever its maker has written. On the administrative connection that would be the admin's code with the rights of
  * the front-end.

@@ -1,11 +1,16 @@
 /** Which names a user may have. */
 
-import { adoptReservedRole, findReservation, releaseReservedRole } from "../catalog/reserved-roles.ts";
+import {
+  adoptReservedRole,
+  findReservation,
+  releaseReservedRole,
+  renameReservedRole,
+} from "../catalog/reserved-roles.ts";
 import type { Queryable } from "../catalog/users.ts";
 import type { Name } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { isBuiltInRole } from "../upstream/built-in-groups.ts";
-import type { OpenTransaction } from "./context.ts";
+import type { ExecutionContext } from "./context.ts";
 
 /** PostgreSQL's NAMEDATALEN less one; longer names would be cut there, and two users could become one role. */
 const maxNameBytes = 63;
@@ -45,6 +50,9 @@ export function checkNewName(name: Name): void {
   );
 }
 
+/** The material that names the role which was reserved for a statement, where its own name was not free yet. */
+export const standInKey = "stand-in role";
+
 /**
  * Makes sure that a new role may have this name in PostgreSQL.
  *
@@ -55,15 +63,23 @@ export function checkNewName(name: Name): void {
 export async function claimRoleName(
   client: Queryable,
   name: Name,
-  transaction: OpenTransaction | undefined,
+  { transaction, materials }: ExecutionContext,
 ): Promise<"free" | "reserved"> {
   const reservation = await findReservation(client, name.text, transaction?.backend);
   if (reservation === "abandoned") {
-    await releaseReservedRole(client, name.text);
+    const setAside = await releaseReservedRole(client, name.text);
+    if (setAside !== undefined) transaction?.leftovers.push(setAside);
+    transaction?.claimed.push(name.text);
     return "free";
   }
   if (!(await roleExists(client, name.text))) {
     await adoptReservedRole(client, name.text);
+    const standIn = materials.get(standInKey);
+    if (typeof standIn === "string") {
+      await renameReservedRole(client, standIn, name.text);
+      return "reserved";
+    }
+    transaction?.claimed.push(name.text);
     return "free";
   }
   if (reservation === "others") throw beingCreated(name.text);

@@ -12,21 +12,22 @@ import {
   updateRoleParent,
 } from "../catalog/roles.ts";
 import { systemTenantId } from "../catalog/tenants.ts";
-import { findUserByName } from "../catalog/users.ts";
+import { findUserByName, loadUsersById } from "../catalog/users.ts";
 import type { Name, Statement } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { builtInRoles, isBuiltInRole } from "../upstream/built-in-groups.ts";
-import { reconcileCustomRoles } from "../upstream/reconcile-roles.ts";
+import { reconcileCustomRoles, reconcileRoles } from "../upstream/reconcile-roles.ts";
 import { isSuperuser, maySee, requireAdmin, requireNotAbove, resolveGrantableRoles } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import { nameTaken } from "./create-user.ts";
-import { cannotDrop, dropPostgresRoles } from "./drop-postgres-roles.ts";
+import { cannotDrop } from "./drop-postgres-roles.ts";
+import { dropRoles } from "./drop-roles.ts";
 import { dropUser } from "./drop-user.ts";
 import { type FoundRole, findRole, findRolesOf, missingRole, notOurs } from "./find-role.ts";
 import { concernsForeignRole } from "./foreign-role.ts";
 import type { Column, StatementResult } from "./result.ts";
 import { checkNewName, claimRoleName, refuseReservedName } from "./role-names.ts";
-import { runRead, runWrite, type StatementScope } from "./run-statement.ts";
+import { desiredRoleOf, runRead, runWrite, type StatementScope } from "./run-statement.ts";
 import { table, timestamp, timestampColumns } from "./show.ts";
 import { useSessionFormat } from "./user-options.ts";
 
@@ -60,7 +61,7 @@ export function createRole(
       const inherited = await checkParent({ client, caller }, name, parent, caller.tenantId);
       refuseDepth(inherited, 0, parent);
     }
-    await claimRoleName(client, name, context.transaction);
+    await claimRoleName(client, name, context);
     const role = { name: name.text, tenantId: caller.tenantId, parent: parent?.text };
     await createRoleRow(client, role);
     await reconcileCustomRoles(client, [role], deps.roleOptions);
@@ -92,8 +93,11 @@ export function setRoleParent(
     refuseDepth(inherited, await inheritanceDepthBelow(client, role.name), parent);
     await updateRoleParent(client, role.name, parent.text);
     await reconcileCustomRoles(client, [{ name: role.name, parent: parent.text }], deps.roleOptions);
-    // Their rights have changed with it.
-    for (const id of await listRoleHolderIds(client, role.name)) scope.touch(id);
+    // Their rights have changed with it, and maybe the side on which they stand to their tenant's administrators.
+    const holderIds = await listRoleHolderIds(client, role.name);
+    const holders = await loadUsersById(client, holderIds);
+    await reconcileRoles(client, holders.map(desiredRoleOf), deps.roleOptions);
+    for (const id of holderIds) scope.touch(id);
     return { tag: "ALTER ROLE", notices: [] };
   });
 }
@@ -137,7 +141,8 @@ export async function dropRole(
       if (lines.length > 0) throw cannotDrop(name, lines, "Use REVOKE, or drop those first.");
     }
     await deleteRoleRows(client, dropped);
-    await dropPostgresRoles(deps, client, dropped, {
+    await dropRoles(deps, client, context, {
+      names: dropped,
       newOwner: undefined,
       hint: "Give these objects to another owner first.",
     });

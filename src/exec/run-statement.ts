@@ -4,10 +4,13 @@ import type { PoolClient } from "pg";
 import { mayStay } from "../auth/live-session.ts";
 import { loginRefusal } from "../auth/password.ts";
 import { catalogUnavailable, isConnectionError, sqlstateOf } from "../catalog/connection.ts";
+import { systemTenantId } from "../catalog/tenants.ts";
 import { loadUsersById, type PrincipalRecord } from "../catalog/users.ts";
 import { SqlError } from "../errors/sql-error.ts";
+import { rankOf } from "../upstream/built-in-groups.ts";
 import type { DesiredRole } from "../upstream/reconcile-roles.ts";
-import { denied } from "./authorize.ts";
+import type { TenantPlace } from "../upstream/tenant-groups.ts";
+import { denied, highestRank } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies, OpenTransaction } from "./context.ts";
 
 /** What a statement sees inside its transaction. */
@@ -77,7 +80,15 @@ export function cachedCaller(deps: ExecutorDependencies, context: ExecutionConte
 
 /** What the catalog wants of a user's PostgreSQL role. */
 export function desiredRoleOf(user: PrincipalRecord): DesiredRole {
-  return { name: user.name, canLogin: user.canLogin, roles: user.roles, roleVersion: user.roleVersion };
+  const { name, canLogin, roles, roleVersion } = user;
+  return { name, canLogin, roles, roleVersion, place: placeOf(user) };
+}
+
+/** Superusers stand above every tenant, and the system's tenant has no administrators. */
+function placeOf({ tenantId, effectiveRoles }: PrincipalRecord): TenantPlace | undefined {
+  const rank = highestRank(effectiveRoles);
+  if (tenantId === systemTenantId || rank >= rankOf("superuser")) return undefined;
+  return { tenantId, as: rank >= rankOf("admin") ? "administrator" : "member" };
 }
 
 async function loadCaller(client: PoolClient, context: ExecutionContext): Promise<PrincipalRecord> {

@@ -24,7 +24,7 @@ import {
 import { requireOwnTenant } from "./connect-grants.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import { nameTaken, tenantFor } from "./create-user.ts";
-import { dropPostgresRoles } from "./drop-postgres-roles.ts";
+import { dropRoles } from "./drop-roles.ts";
 import { findNewOwner } from "./drop-user.ts";
 import { findUser, requireKind } from "./find-user.ts";
 import { resolveDatabases } from "./named-databases.ts";
@@ -68,7 +68,7 @@ export function createServiceAccount(
     if (existing !== undefined) throw nameTaken(name, "Choose another name.");
     const databases = await resolveDatabases(client, statement.databases);
     for (const database of statement.databases) await requireOwnTenant(client, caller, database);
-    const claim = await claimRoleName(client, name, context.transaction);
+    const claim = await claimRoleName(client, name, context);
     const id = await createUserRow(client, {
       kind: "service_account",
       name: name.text,
@@ -149,7 +149,8 @@ export function dropServiceAccount(
     const newOwner = await findNewOwner(deps, statement.reassignTo, scope, [account]);
     scope.touch(account.id);
     await deleteUserRows(client, [account.id]);
-    await dropPostgresRoles(deps, client, [account.name], {
+    await dropRoles(deps, client, context, {
+      names: [account.name],
       newOwner,
       hint: "Use DROP SERVICE ACCOUNT … REASSIGN OWNED TO a user.",
     });

@@ -5,19 +5,22 @@
  * when it has.
  */
 
+import { randomBytes } from "node:crypto";
+import type { PoolClient } from "pg";
 import type { HeldWrite } from "../catalog/catalog.ts";
-import {
-  findAbandonedRoles,
-  type ReservingBackend,
-  releaseReservedRole,
-  reserveRole,
-} from "../catalog/reserved-roles.ts";
+import { type ReservingBackend, reserveRole } from "../catalog/reserved-roles.ts";
 import type { Statement } from "../ddl/statement.ts";
-import { SqlError } from "../errors/sql-error.ts";
-import type { ExecutionContext, ExecutorDependencies, OpenTransaction } from "./context.ts";
+import {
+  beginOpenTransaction,
+  type ClientConnection,
+  type ExecutionContext,
+  type ExecutorDependencies,
+  type OpenTransaction,
+} from "./context.ts";
+import { refuseOwners } from "./drop-roles.ts";
 import type { StatementResult } from "./result.ts";
 import { runOnClientConnection } from "./rls-policies.ts";
-import { beingCreated } from "./role-names.ts";
+import { beingCreated, roleExists, standInKey } from "./role-names.ts";
 import { followUp, translateErrors } from "./run-statement.ts";
 
 type Execute = (statement: Statement, context: ExecutionContext) => Promise<StatementResult | "forward">;
@@ -25,6 +28,16 @@ type Execute = (statement: Statement, context: ExecutionContext) => Promise<Stat
 interface Entry {
   readonly statement: Statement;
   readonly context: ExecutionContext;
+  /** Roles that are reserved for it. */
+  readonly reserved: string[];
+}
+
+/** What a run of the list has come to. */
+interface Replay extends Pick<OpenTransaction, "touched" | "setAside" | "leftovers"> {
+  readonly last: StatementResult | "forward";
+  /** What the last statement alone has dropped and claimed. */
+  readonly lastSetAside: OpenTransaction["setAside"];
+  readonly lastClaimed: readonly string[];
 }
 
 /** The list has been run for good; one of the two calls ends it. */
@@ -39,23 +52,10 @@ export function endsPipeline(statement: Statement): boolean {
   return statement.kind === "create_rls_policy" || statement.kind === "drop_rls_policy";
 }
 
-/** True for statements that also change other databases: what cannot be undone there is no part of a transaction. */
-export function isTransactionOfItsOwn(statement: Statement): boolean {
-  return neverInside.has(statement.kind);
-}
-
-/** Kinds that change something in other databases, which no rehearsal can undo. */
-const neverInside: ReadonlySet<Statement["kind"]> = new Set([
-  "drop_user",
-  "drop_role",
-  "drop_service_account",
-]);
-
 export class StatementTransaction {
   readonly #deps: ExecutorDependencies;
   readonly #execute: Execute;
   readonly #backend: ReservingBackend;
-  readonly #reserved = new Set<string>();
   #entries: Entry[] = [];
 
   /** @param backend the client's upstream connection, whose transaction this is a part of */
@@ -74,9 +74,10 @@ export class StatementTransaction {
     return this.#entries.length;
   }
 
-  /** ROLLBACK TO SAVEPOINT: forgets the statements behind the first `length`. */
-  truncate(length: number): void {
-    this.#entries.length = Math.min(length, this.#entries.length);
+  /** ROLLBACK TO SAVEPOINT has succeeded: forgets the statements behind the first `length`. Never rejects. */
+  async truncate(length: number): Promise<void> {
+    const forgotten = this.#entries.splice(length);
+    await this.#deps.reaper.release(forgotten.flatMap(({ reserved }) => reserved));
   }
 
   /**
@@ -85,31 +86,40 @@ export class StatementTransaction {
    * @throws SqlError of the statement, or of an earlier one that somebody else's commit has overtaken
    */
   async run(statement: Statement, context: ExecutionContext): Promise<StatementResult | "forward"> {
-    if (neverInside.has(statement.kind)) {
-      throw new SqlError(
-        "active_sql_transaction",
-        `${commandOf(statement)} cannot run inside a transaction block`,
-        {
-          hint: "It also changes other databases. Run it on its own.",
-        },
-      );
-    }
-    const entry: Entry = { statement, context };
+    const entry: Entry = { statement, context, reserved: [] };
     await runOnClientConnection(this.#deps, statement, context);
     const result = await translateErrors(() =>
       this.#deps.catalog.rehearse((client) => this.#replay([...this.#entries, entry], client)),
     );
     if (result.last === "forward" || readsOnly(statement)) return result.last;
-    await this.#reserve(statement);
+    const { connection, database } = context;
+    if (connection !== undefined && result.lastSetAside.length > 0) {
+      await translateErrors(() => refuseOwners(this.#deps, connection, database, result.setAside));
+    }
     this.#entries.push(entry);
+    for (const name of result.lastClaimed) await this.#reserve(entry, name);
     return result.last;
   }
 
-  /** Runs the list for good. @throws SqlError when it does not hold any more; nothing is open then */
-  async prepareCommit(): Promise<PreparedCommit> {
+  /**
+   * Runs the list for good.
+   *
+   * @param connection the client's own
+   * @param onHeld called when others begin to wait for the end of this
+   * @throws SqlError when it does not hold any more; nothing is open then
+   */
+  async prepareCommit(connection: ClientConnection, onHeld: () => void): Promise<PreparedCommit> {
     const held = await translateErrors(() =>
       this.#deps.catalog.writeAndHold((client) => this.#replay(this.#entries, client)),
     );
+    onHeld();
+    try {
+      const database = this.#entries.at(-1)?.context.database ?? "";
+      await translateErrors(() => refuseOwners(this.#deps, connection, database, held.result.setAside));
+    } catch (error) {
+      await held.rollback();
+      throw error;
+    }
     return {
       commit: () => this.#commit(held),
       rollback: async () => {
@@ -121,96 +131,57 @@ export class StatementTransaction {
 
   /** The client's transaction has ended without these statements. Never rejects. */
   async discard(): Promise<void> {
-    this.#entries = [];
-    const names = [...this.#reserved];
-    this.#reserved.clear();
-    if (names.length === 0) return;
-    for (const name of names) {
-      try {
-        await this.#deps.catalog.write((client) => releaseReservedRole(client, name));
-      } catch (error) {
-        // Somebody has granted it something meanwhile.
-        this.#deps.log.warn({ err: error, role: name }, "a reserved role could not be dropped");
-      }
-    }
+    await this.truncate(0);
   }
 
-  async #commit(held: HeldWrite<{ touched: Set<number> }>): Promise<void> {
-    const entries = this.#entries;
+  async #commit(held: HeldWrite<Replay>): Promise<void> {
     try {
       await translateErrors(() => held.commit());
-      // The roles of statements that a savepoint took back stay reserved; the others are now somebody's.
-      for (const { statement } of entries) {
-        const name = createdRole(statement);
-        if (name !== undefined) this.#reserved.delete(name);
-      }
+      // The reserved roles are now somebody's.
+      this.#entries = [];
     } finally {
       await this.discard();
     }
-    await followUp(this.#deps, held.result.touched);
+    const { touched, setAside, leftovers } = held.result;
+    await followUp(this.#deps, touched);
+    await this.#deps.reaper.finish([...setAside.map(({ oid }) => oid), ...leftovers]);
   }
 
-  async #replay(
-    entries: readonly Entry[],
-    client: OpenTransaction["client"],
-  ): Promise<{ last: StatementResult | "forward"; touched: Set<number> }> {
-    const transaction: OpenTransaction = { client, touched: new Set(), backend: this.#backend };
+  async #replay(entries: readonly Entry[], client: PoolClient): Promise<Replay> {
+    const transaction = beginOpenTransaction(client, this.#backend);
     let last: StatementResult | "forward" = "forward";
+    let dropped = 0;
+    let claimed = 0;
     for (const { statement, context } of entries) {
+      dropped = transaction.setAside.length;
+      claimed = transaction.claimed.length;
       last = await this.#execute(statement, { ...context, transaction });
     }
-    return { last, touched: transaction.touched };
+    return {
+      ...transaction,
+      last,
+      lastSetAside: transaction.setAside.slice(dropped),
+      lastClaimed: transaction.claimed.slice(claimed),
+    };
   }
 
   // So that the client's own GRANT … TO the new name works before the commit.
-  async #reserve(statement: Statement): Promise<void> {
-    const name = createdRole(statement);
-    if (name === undefined || this.#reserved.has(name)) return;
-    const isReserved = await translateErrors(() =>
-      this.#deps.catalog.write((client) => reserveRole(client, name, this.#backend)),
+  async #reserve(entry: Entry, name: string): Promise<void> {
+    const reserved = await translateErrors(() =>
+      this.#deps.catalog.write(async (client) => {
+        // Others still see the role that this transaction has dropped or renamed.
+        const isTaken = await roleExists(client, name);
+        const role = isTaken ? `nodedb_reserved_${randomBytes(12).toString("hex")}` : name;
+        if (!(await reserveRole(client, role, this.#backend))) throw beingCreated(name);
+        return role;
+      }),
     );
-    if (!isReserved) throw beingCreated(name);
-    this.#reserved.add(name);
-  }
-}
-
-/**
- * Drops the roles that transactions had reserved whose upstream connection is gone: after a crash. Never rejects; one that
- * cannot be dropped, because it was granted something meanwhile, stays a NOLOGIN role and is logged.
- */
-export async function reapReservedRoles(deps: Pick<ExecutorDependencies, "catalog" | "log">): Promise<void> {
-  try {
-    for (const name of await deps.catalog.read(findAbandonedRoles)) {
-      await deps.catalog
-        .write((client) => releaseReservedRole(client, name))
-        .catch((error: unknown) => {
-          deps.log.warn({ err: error, role: name }, "an abandoned role could not be dropped");
-        });
-    }
-  } catch (error) {
-    deps.log.warn({ err: error }, "abandoned roles could not be looked for");
+    entry.reserved.push(reserved);
+    if (reserved !== name) entry.context.materials.set(standInKey, reserved);
   }
 }
 
 /** True for statements that read and change nothing. */
 export function readsOnly(statement: Statement): boolean {
   return statement.kind.startsWith("show_") || statement.kind === "verify_audit_chain";
-}
-
-/** The PostgreSQL role that a statement makes. */
-function createdRole(statement: Statement): string | undefined {
-  switch (statement.kind) {
-    case "create_user":
-    case "create_role":
-    case "create_service_account":
-      return statement.name.text;
-    case "create_api_key":
-      return "roles" in statement.holder ? statement.name?.text : undefined;
-    default:
-      return undefined;
-  }
-}
-
-function commandOf(statement: Statement): string {
-  return statement.kind.replaceAll("_", " ").toUpperCase();
 }

@@ -13,6 +13,7 @@ import {
 import type { Queryable } from "../catalog/users.ts";
 import type { Statement, TenantReference } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
+import { dropTenantGroup } from "../upstream/tenant-groups.ts";
 import { denied, requireSuperuser } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import type { Column, StatementResult } from "./result.ts";
@@ -114,6 +115,7 @@ export function dropTenant(
       );
     }
     await deleteTenantRow(client, tenant.id);
+    await dropTenantGroup(client, tenant.id);
     touch(caller.id);
     return { tag: "DROP TENANT", notices: [] };
   });

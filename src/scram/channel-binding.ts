@@ -1,6 +1,7 @@
 /** The tls-server-end-point channel binding: a hash of the server's certificate (RFC 5929 section 4.1). */
 
 import { createHash } from "node:crypto";
+import { derTags, readElement } from "./der.ts";
 
 /** Content bytes of the object identifiers, in hexadecimal, of signatures whose hash they name. */
 const hashBySignatureOid: Readonly<Record<string, string>> = {
@@ -27,16 +28,8 @@ const hashByDigestOid: Readonly<Record<string, string>> = {
   "608648016503040203": "sha512",
 };
 
-/** ASN.1 tags, DER (X.690). */
-const sequenceTag = 0x30;
-const oidTag = 0x06;
+/** [0] of RSASSA-PSS-params. */
 const hashAlgorithmTag = 0xa0;
-
-interface Element {
-  readonly content: Buffer;
-  /** What follows the element. */
-  readonly rest: Buffer;
-}
 
 /**
  * Channel binding data of a certificate.
@@ -51,10 +44,10 @@ export function tlsServerEndPoint(certificateDer: Buffer): Buffer | undefined {
 
 /** Certificate ::= SEQUENCE { tbsCertificate SEQUENCE, signatureAlgorithm SEQUENCE { OID, parameters }, … } */
 function signatureHash(certificateDer: Buffer): string | undefined {
-  const certificate = readElement(certificateDer, sequenceTag);
-  const tbsCertificate = certificate && readElement(certificate.content, sequenceTag);
-  const algorithm = tbsCertificate && readElement(tbsCertificate.rest, sequenceTag);
-  const oid = algorithm && readElement(algorithm.content, oidTag);
+  const certificate = readElement(certificateDer, derTags.sequence);
+  const tbsCertificate = certificate && readElement(certificate.content, derTags.sequence);
+  const algorithm = tbsCertificate && readElement(tbsCertificate.rest, derTags.sequence);
+  const oid = algorithm && readElement(algorithm.content, derTags.objectIdentifier);
   if (oid === undefined) return undefined;
   const oidHex = oid.content.toString("hex");
   return oidHex === rsaPssOid ? pssHash(oid.rest) : hashBySignatureOid[oidHex];
@@ -62,24 +55,11 @@ function signatureHash(certificateDer: Buffer): string | undefined {
 
 /** RSASSA-PSS-params (RFC 4055 section 3.1); an absent hashAlgorithm is SHA-1, which is replaced. */
 function pssHash(parametersDer: Buffer): string | undefined {
-  const parameters = readElement(parametersDer, sequenceTag);
+  const parameters = readElement(parametersDer, derTags.sequence);
   if (parameters === undefined) return undefined;
   const tagged = readElement(parameters.content, hashAlgorithmTag);
   if (tagged === undefined) return "sha256";
-  const algorithm = readElement(tagged.content, sequenceTag);
-  const oid = algorithm && readElement(algorithm.content, oidTag);
+  const algorithm = readElement(tagged.content, derTags.sequence);
+  const oid = algorithm && readElement(algorithm.content, derTags.objectIdentifier);
   return oid && hashByDigestOid[oid.content.toString("hex")];
-}
-
-/** The element at the start of the bytes. @returns undefined when it has another tag or does not fit. */
-function readElement(bytes: Buffer, tag: number): Element | undefined {
-  const lengthByte = bytes[1];
-  if (bytes[0] !== tag || lengthByte === undefined) return undefined;
-  const lengthBytes = lengthByte < 0x80 ? 0 : lengthByte & 0x7f;
-  // 0x80 alone is an indefinite length, which DER does not have; 4 bytes are more than a certificate has.
-  if (lengthByte === 0x80 || lengthBytes > 4 || bytes.length < 2 + lengthBytes) return undefined;
-  const start = 2 + lengthBytes;
-  const length = lengthBytes === 0 ? lengthByte : bytes.readUIntBE(2, lengthBytes);
-  if (bytes.length < start + length) return undefined;
-  return { content: bytes.subarray(start, start + length), rest: bytes.subarray(start + length) };
 }

@@ -1,4 +1,4 @@
-/** The SASL conversation with a client: from its first message to an Identity or a refusal (PostgreSQL manual 54.3). */
+/** From a client that has introduced itself to an Identity or a refusal: its certificate, or a SASL exchange (PostgreSQL manual 54.3). */
 
 import { randomBytes } from "node:crypto";
 import type { Identity, RefusalReason } from "../auth/identity.ts";

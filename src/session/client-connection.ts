@@ -3,33 +3,69 @@
 import { SqlError } from "../errors/sql-error.ts";
 import type { ClientConnection } from "../exec/context.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
+import {
+  encodeBind,
+  encodeClose,
+  encodeExecute,
+  encodeFlush,
+  encodeParse,
+} from "../wire/frontend-message-encoding.ts";
 import { MessageReader } from "../wire/message-reader.ts";
 import { MessageWriter } from "../wire/message-writer.ts";
 import type { Relay } from "./relay.ts";
 
-/** Everything that was sent before must have been answered. */
-export function lendConnection(relay: Relay): ClientConnection {
+/** Names of the statement and portal with which a pipeline is interrupted; a client has its own. */
+const ownName = "nodedb: a question of the front-end";
+
+/**
+ * Everything that was sent before must have been answered.
+ *
+ * @param protocol that the client is speaking at the moment
+ */
+export function lendConnection(relay: Relay, protocol: "simple" | "extended"): ClientConnection {
+  const run = async (
+    sql: string,
+    encode: (sql: string, encoding: "utf8" | "latin1") => Buffer,
+    lastReply: "Z" | "C",
+  ): Promise<(string | null)[][]> => {
+    const encoding = textEncoding(relay.clientEncoding, sql);
+    const rows: (string | null)[][] = [];
+    let failure: UpstreamError | undefined;
+    await relay.converseForRows(encode(sql, encoding), lastReply === "Z", (type, body) => {
+      if (type === "E") failure ??= new UpstreamError(body);
+      else if (type === "D") rows.push(decodeRow(body, encoding));
+      // In a pipeline nothing more comes behind an error before the client's Sync.
+      return type === lastReply || (type === "E" && lastReply === "C") ? "finish" : "drop";
+    });
+    if (failure !== undefined) throw failure;
+    if (relay.isStopped) {
+      throw new SqlError("connection_failure", "the session has ended", { severity: "FATAL" });
+    }
+    return rows;
+  };
+  const query = (sql: string) => run(sql, encodeText, "Z");
   return {
     get standardConformingStrings() {
       return relay.standardConformingStrings;
     },
-    query: async (sql) => {
-      const encoding = textEncoding(relay.clientEncoding, sql);
-      const rows: (string | null)[][] = [];
-      let failure: UpstreamError | undefined;
-      await relay.converseForRows(encodeText(sql, encoding), (type, body) => {
-        if (type === "Z") return "finish";
-        if (type === "E") failure ??= new UpstreamError(body);
-        else if (type === "D") rows.push(decodeRow(body, encoding));
-        return "drop";
-      });
-      if (failure !== undefined) throw failure;
-      if (relay.isStopped) {
-        throw new SqlError("connection_failure", "the session has ended", { severity: "FATAL" });
-      }
-      return rows;
-    },
+    query,
+    ask: protocol === "simple" ? query : (sql) => run(sql, encodeQuestion, "C"),
   };
+}
+
+/**
+ * Leaves the client's unnamed statement and portal alone, and the transaction of its pipeline open. What an earlier one, which
+ * may have failed, has left is closed first.
+ */
+function encodeQuestion(sql: string, encoding: "utf8" | "latin1"): Buffer {
+  return Buffer.concat([
+    encodeClose("portal", ownName),
+    encodeClose("statement", ownName),
+    encodeParse(ownName, Buffer.from(sql, encoding)),
+    encodeBind([], { portal: ownName, statement: ownName }),
+    encodeExecute(ownName),
+    encodeFlush(),
+  ]);
 }
 
 /** DataRow of a simple query: every value is text. */

@@ -9,7 +9,7 @@ import { parseTransactionControl, type TransactionControl } from "../ddl/transac
 import { SqlError } from "../errors/sql-error.ts";
 import type { PairedTransaction } from "../exec/paired-transaction.ts";
 import type { Column } from "../exec/result.ts";
-import { endsPipeline, isTransactionOfItsOwn, type PreparedCommit } from "../exec/statement-transaction.ts";
+import { endsPipeline, type PreparedCommit } from "../exec/statement-transaction.ts";
 import {
   encodeCommandComplete,
   encodePortalSuspended,
@@ -203,16 +203,18 @@ export class ExtendedQuery {
     await this.#relay.settle();
     if (this.#relay.isStopped) return;
     let prepared: PreparedCommit | undefined;
+    let release = () => {};
     if (!this.#isSkipping()) {
       try {
-        prepared = await this.#paired.prepareCommit();
+        prepared = await this.#paired.prepareCommit(lendConnection(this.#relay, "extended"), () => {
+          release = this.#relay.boundCommit();
+        });
       } catch (error) {
         await this.#fail(error);
       }
     }
     let hasFailed = this.#isSkipping();
     let ready: Buffer | undefined;
-    const release = this.#relay.boundCommit();
     await this.#relay.converseSync(message, (type, body) => {
       if (type === "E") hasFailed = true;
       if (type !== "Z") return "forward";
@@ -243,7 +245,7 @@ export class ExtendedQuery {
         const result = await this.#runner.run(
           portal.statement,
           this.#relay.ledger.status,
-          lendConnection(this.#relay),
+          lendConnection(this.#relay, "extended"),
           paired,
         );
         // It was about one of our users when it was prepared; now only PostgreSQL knows the name.
@@ -264,24 +266,25 @@ export class ExtendedQuery {
   #isAlone(statement: Statement): boolean {
     const { ledger, nextFromClient } = this.#relay;
     if (ledger.status !== "I" || this.#paired.isOpen) return false;
-    return (
-      isTransactionOfItsOwn(statement) ||
-      endsPipeline(statement) ||
-      (!ledger.hasExecuted && nextFromClient === sync)
-    );
+    return endsPipeline(statement) || (!ledger.hasExecuted && nextFromClient === sync);
   }
 
   async #executeControl(message: Buffer, control: TransactionControl): Promise<void> {
     let prepared: PreparedCommit | undefined;
+    let release = () => {};
     try {
       if (control.kind === "prepare_transaction") throw cannotPrepare();
-      if (control.kind === "commit") prepared = await this.#paired.prepareCommit();
+      if (control.kind === "commit") {
+        prepared = await this.#paired.prepareCommit(lendConnection(this.#relay, "extended"), () => {
+          release = this.#relay.boundCommit();
+        });
+      }
     } catch (error) {
+      release();
       await this.#fail(error);
       return;
     }
     let tag: string | undefined;
-    const release = this.#relay.boundCommit();
     await this.#relay.converse(Buffer.concat([message, flush]), false, (type, body) => {
       if (type === "E") return "forward-and-finish";
       if (type !== "C") return "forward";
@@ -325,8 +328,11 @@ export class ExtendedQuery {
   // The upstream has to fail as well: its transaction, and whatever else is in the pipeline before Sync.
   async #fail(error: unknown): Promise<void> {
     if (this.#relay.isStopped) return;
-    const missing = Buffer.concat([encodeDescribe("portal", missingPortal), flush]);
-    await this.#relay.converse(missing, false, (type) => (type === "E" ? "finish" : "drop"));
+    // Unless it was the upstream's own error, behind which it hears nothing more.
+    if (!this.#relay.ledger.isSkipping) {
+      const missing = Buffer.concat([encodeDescribe("portal", missingPortal), flush]);
+      await this.#relay.converse(missing, false, (type) => (type === "E" ? "finish" : "drop"));
+    }
     if (!this.#relay.isStopped) this.#relay.writeToClient(this.#runner.encodeError(error));
   }
 

@@ -1,5 +1,6 @@
 /** From an accepted socket to a client that has sent its StartupMessage, encrypted or not (PostgreSQL manual 54.2.1). */
 
+import type { X509Certificate } from "node:crypto";
 import { SqlError } from "../errors/sql-error.ts";
 import { encodeNegotiateProtocolVersion } from "../wire/backend-message.ts";
 import { decodeStartupPacket, newestMinorVersion, type Startup } from "../wire/startup-packet.ts";
@@ -24,11 +25,16 @@ export interface Greeting {
   readonly startup: Startup;
   readonly transport: Transport;
   readonly reader: HandshakeReader;
-  readonly isEncrypted: boolean;
+  /** That the connection is encrypted with; undefined when it is not. */
+  readonly tls: ServerTls | undefined;
+  /** The client's, verified. */
+  readonly certificate: X509Certificate | undefined;
 }
 
 export type HandshakeOutcome =
   | Greeting
+  /** The client's certificate is not accepted; nothing is to be answered. */
+  | { readonly kind: "certificate_refused"; readonly reason: string }
   | {
       readonly kind: "cancel";
       readonly processId: number;
@@ -50,44 +56,50 @@ export async function receiveStartup(
 ): Promise<HandshakeOutcome> {
   let transport = first;
   let reader = new HandshakeReader(transport);
-  let isEncrypted = false;
+  let encrypted: Pick<Greeting, "tls" | "certificate"> = { tls: undefined, certificate: undefined };
   const seen = new Set<string>();
-  const encrypt = async (isDirect: boolean): Promise<boolean> => {
-    if (options.tls === undefined) return false;
+  /** @returns what ends the handshake, if anything does */
+  const encrypt = async (isDirect: boolean): Promise<HandshakeOutcome | undefined> => {
+    const { tls } = options;
+    if (tls === undefined) return { kind: "closed" };
     const rest = reader.release();
     const socket = transport.detach();
     if (rest.length > 0) socket.unshift(rest);
-    const secure = await upgradeToTls(socket, options.tls, isDirect, options.timeoutMs);
-    if (secure === undefined) return false;
-    transport = options.transports.open(secure);
+    const upgrade = await upgradeToTls(socket, tls, isDirect, options.timeoutMs);
+    if (upgrade.kind === "refused") return { kind: "certificate_refused", reason: upgrade.reason };
+    if (upgrade.kind === "closed") return upgrade;
+    transport = options.transports.open(upgrade.socket);
     onTransport(transport);
     reader = new HandshakeReader(transport);
-    isEncrypted = true;
-    return true;
+    encrypted = { tls, certificate: upgrade.certificate };
+    return undefined;
   };
   for (;;) {
     const packet = await reader.readStartupPacket();
     if (packet.kind === "closed") return packet;
     if (packet.kind === "tls") {
       // Direct TLS is for the very first byte only; without a certificate there is no common language.
-      if (isEncrypted || seen.size > 0 || !(await encrypt(true))) return { kind: "closed" };
+      if (encrypted.tls !== undefined || seen.size > 0) return { kind: "closed" };
+      const end = await encrypt(true);
+      if (end !== undefined) return end;
       continue;
     }
     const startup = decodeStartupPacket(packet.body);
     if (startup.kind === "cancel_request") return { ...startup, kind: "cancel", transport };
     if (startup.kind === "startup") {
-      if (!isEncrypted && options.isTlsRequired) throw encryptionRequired();
+      if (encrypted.tls === undefined && options.isTlsRequired) throw encryptionRequired();
       negotiateVersion(transport, startup);
-      return { kind: "startup", startup, transport, reader, isEncrypted };
+      return { kind: "startup", startup, transport, reader, ...encrypted };
     }
     // Each kind of encryption may be asked for once, and not within encryption.
-    if (isEncrypted || seen.has(startup.kind)) throw repeatedRequest();
+    if (encrypted.tls !== undefined || seen.has(startup.kind)) throw repeatedRequest();
     seen.add(startup.kind);
     // What came in the same segment was sent before the client could know the answer.
     if (reader.hasUnread) return { kind: "closed" };
     const isTls = startup.kind === "ssl_request" && options.tls !== undefined;
     transport.write(isTls ? accepted : declined);
-    if (isTls && !(await encrypt(false))) return { kind: "closed" };
+    const end = isTls ? await encrypt(false) : undefined;
+    if (end !== undefined) return end;
   }
 }
 

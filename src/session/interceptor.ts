@@ -4,6 +4,7 @@ import { mayHoldAuthReference } from "../ddl/auth-references.ts";
 import { holdsOurs, isOurs, mayNeedAttention } from "../ddl/classify.ts";
 import { namesInDatabaseCommands } from "../ddl/database-command.ts";
 import { lexicalText } from "../ddl/multibyte.ts";
+import { beginsWithReset } from "../ddl/session-reset.ts";
 import { findStatements } from "../ddl/splitter.ts";
 import type { Statement } from "../ddl/statement.ts";
 import { mayBeTransactionControl, parseTransactionControl } from "../ddl/transaction-control.ts";
@@ -128,6 +129,8 @@ export class StatementInterceptor implements Interceptor {
   }
 
   #mustRun(buffer: Buffer, start: number, end: number): boolean {
+    // Drivers send what comes next without waiting for its answer.
+    if (beginsWithReset(buffer, start, end)) this.#session.relay.areClaimsDue = true;
     return this.#holdsOwn(buffer, start, end) || mayHoldAuthReference(buffer, start, end);
   }
 

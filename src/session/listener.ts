@@ -2,6 +2,7 @@
 
 import { randomUUID } from "node:crypto";
 import { createServer, type Server, type Socket } from "node:net";
+import { authenticateCertificate, type CertificateOutcome } from "../auth/certificate.ts";
 import { requireDatabase } from "../auth/effective-databases.ts";
 import type { Identity } from "../auth/identity.ts";
 import { mayStay } from "../auth/live-session.ts";
@@ -38,6 +39,12 @@ export interface ListenerOptions {
   readonly services: SessionServices;
   readonly registry: SessionRegistry;
   readonly log: Log;
+}
+
+/** A client whose credential is good; `finalMessage` is to be sent before AuthenticationOk. */
+interface Authenticated {
+  readonly identity: Identity;
+  readonly finalMessage: Buffer;
 }
 
 export class Listener {
@@ -130,7 +137,10 @@ export class Listener {
         await this.#options.services.cancels.cancel(outcome.processId, outcome.secretKey);
         transport.close();
       } else if (outcome.kind === "closed") transport.close();
-      else await this.#logIn(outcome, address, peer, timer);
+      else if (outcome.kind === "certificate_refused") {
+        log.info({ peer, reason: outcome.reason }, "client certificate refused");
+        this.#options.services.loginGuard.recordCertificateFailure(address, "certificate_refused");
+      } else await this.#logIn(outcome, address, peer, timer);
     } catch (error) {
       this.#refuse(transport, error, peer);
     } finally {
@@ -144,24 +154,10 @@ export class Listener {
     const { services, log } = this.#options;
     const { startup, transport, reader } = greeting;
     const settings = sessionSettings(startup.parameters);
-    const outcome = await authenticateBySasl(
-      reader,
-      transport,
-      startup.user,
-      greeting.isEncrypted ? this.#tls?.channelBinding : undefined,
-      services.logins,
-    );
-    if (outcome.kind === "closed") {
+    const outcome = await this.#authenticate(greeting, address, peer);
+    if (outcome === undefined) {
       transport.close();
       return;
-    }
-    // Only now, when the exchange has run in full: a locked name is refused as a wrong password is.
-    const barrier = services.loginGuard.refusalFor(startup.user, address);
-    if (barrier !== undefined || outcome.kind === "refused") {
-      const reason = barrier ?? (outcome.kind === "refused" ? outcome.reason : "locked");
-      log.info({ peer, user: startup.user, reason }, "login refused");
-      services.loginGuard.recordFailure(startup.user, address, reason);
-      throw refusal(startup.user);
     }
     clearTimeout(timer);
     const authenticated = Buffer.concat([outcome.finalMessage, encodeAuthenticationOk()]);
@@ -180,7 +176,10 @@ export class Listener {
     // From here on the registry ends the session when its user or its key goes.
     const { cache } = services.logins;
     const now = new Date();
-    if (!isCurrent(cache, identity, now) || !mayStay(cache, { identity, database }, now)) {
+    const { certificateId } = identity;
+    const isRevoked =
+      certificateId !== undefined && greeting.tls?.clients?.policy.isRevoked(certificateId) === true;
+    if (isRevoked || !isCurrent(cache, identity, now) || !mayStay(cache, { identity, database }, now)) {
       log.info({ peer, user: startup.user, reason: "changed_meanwhile" }, "login refused");
       throw refusal(startup.user);
     }
@@ -204,6 +203,39 @@ export class Listener {
     // A client that leaves while it waits gives up its place.
     reader.onGone = () => session.leave();
     await session.begin(ticket, authenticated, () => reader.release());
+  }
+
+  /**
+   * A certificate decides alone where there is one, whoever it is of; else a SASL exchange.
+   *
+   * @returns undefined when the client has gone
+   * @throws SqlError FATAL for every refusal
+   */
+  async #authenticate(greeting: Greeting, address: string, peer: string): Promise<Authenticated | undefined> {
+    const { services, log } = this.#options;
+    const { logins, loginGuard } = services;
+    const { startup, transport, reader, tls, certificate } = greeting;
+    if (certificate !== undefined) {
+      const policy = tls?.clients?.policy;
+      const barrier = loginGuard.bearerRefusalFor(address);
+      const outcome: CertificateOutcome =
+        barrier === undefined && policy !== undefined
+          ? authenticateCertificate(logins.cache, policy, certificate, new Date(), startup.user)
+          : { ok: false, reason: barrier ?? "certificate_refused" };
+      if (outcome.ok) return { identity: outcome.identity, finalMessage: Buffer.alloc(0) };
+      log.info({ peer, user: startup.user, reason: outcome.reason }, "login refused");
+      loginGuard.recordCertificateFailure(address, outcome.reason, startup.user);
+      throw certificateRefusal(startup.user);
+    }
+    const outcome = await authenticateBySasl(reader, transport, startup.user, tls?.channelBinding, logins);
+    if (outcome.kind === "closed") return undefined;
+    // Only now, when the exchange has run in full: a locked name is refused as a wrong password is.
+    const barrier = loginGuard.refusalFor(startup.user, address);
+    if (barrier === undefined && outcome.kind === "accepted") return outcome;
+    const reason = barrier ?? (outcome.kind === "refused" ? outcome.reason : "locked");
+    log.info({ peer, user: startup.user, reason }, "login refused");
+    loginGuard.recordFailure(startup.user, address, reason);
+    throw refusal(startup.user);
   }
 
   // libpq always names a database, the user's own when it was given none; where there is no such database
@@ -236,6 +268,15 @@ export class Listener {
 function drop(transport: Transport): void {
   transport.abort();
   transport.socket.destroy();
+}
+
+/** In PostgreSQL's words. */
+function certificateRefusal(user: string): SqlError {
+  return new SqlError(
+    "invalid_authorization_specification",
+    `certificate authentication failed for user "${user}"`,
+    { severity: "FATAL" },
+  );
 }
 
 function refusal(user: string): SqlError {

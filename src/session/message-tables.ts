@@ -8,10 +8,18 @@ export const clientTable = actionTable({ pass: "dH", observe: "BDECSFcf", inspec
 export const clientTableWithOwn = actionTable({ pass: "dH", observe: "DSFcf", inspect: "QPXBEC" });
 /** While the client's transaction holds statements of ours: its end must be seen before it happens. */
 export const clientTableInTransaction = actionTable({ pass: "dH", observe: "DFcf", inspect: "QPXBECS" });
+/** While the session's claims are due: whatever may begin a transaction waits until they have been sealed anew. */
+export const clientTableWhenDue = actionTable({ pass: "dH", observe: "cf", inspect: "QPXBECDSF" });
 /** While a COPY that is part of a multi-statement string waits for the client's data. */
 export const clientTableInCopy = actionTable({ pass: "dHS", inspect: "cfX" });
-export const upstreamTable = actionTable({ pass: "dcDAtVvNH", observe: countedReplies, inspect: "ZSEGW" });
+export const upstreamTable = actionTable({
+  pass: "dcDAtVvNH",
+  observe: countedReplies.replace("C", ""),
+  inspect: "CZSEGW",
+});
 /** While the front-end itself talks to the upstream, every reply is decided on singly. */
 export const upstreamTableInExchange = actionTable({ pass: "dcDAVvH", inspect: "123CIsTntNZSEGW" });
 /** The same where rows are the front-end's own as well. */
 export const upstreamTableInOwnQuery = actionTable({ pass: "dcAVvH", inspect: "123CIsTntNZSEGWD" });
+/** While functions are called for the front-end itself. */
+export const upstreamTableInCalls = actionTable({ pass: "A", inspect: "VNZSE" });

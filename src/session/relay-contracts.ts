@@ -23,6 +23,8 @@ export interface RelayListener {
   onUpstreamGone(): void;
   /** The client broke the protocol, or a bug broke the session. */
   onFailure(error: unknown): void;
+  /** Nothing is outstanding, no transaction is open, and the claims are due; what the client has sent waits for this. */
+  onClaimsDue(): Promise<void>;
   /** Nothing is outstanding; called only after `watchReady`. */
   onReady(): void;
 }

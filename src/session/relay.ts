@@ -14,8 +14,10 @@ import {
   clientTable,
   clientTableInCopy,
   clientTableInTransaction,
+  clientTableWhenDue,
   clientTableWithOwn,
   upstreamTable,
+  upstreamTableInCalls,
   upstreamTableInExchange,
   upstreamTableInOwnQuery,
 } from "./message-tables.ts";
@@ -43,6 +45,7 @@ const nothing = Buffer.alloc(0);
 
 const reply = {
   readyForQuery: 0x5a, // Z
+  commandComplete: 0x43, // C
   parameterStatus: 0x53, // S
   errorResponse: 0x45, // E
   copyInResponse: 0x47, // G
@@ -51,6 +54,18 @@ const reply = {
 
 /** The severity field of an ErrorResponse that ends the session, never translated (PostgreSQL manual 54.8). */
 const fatalSeverity = Buffer.from("\0VFATAL\0", "latin1");
+
+/** Tags of commands that may have reset the session's settings, in their whole messages. */
+const resetMessages = [
+  Buffer.from("C\0\0\0\x0aRESET\0", "latin1"),
+  Buffer.from("C\0\0\0\x10DISCARD ALL\0", "latin1"),
+];
+
+function isReset(buffer: Buffer, start: number, end: number): boolean {
+  return resetMessages.some(
+    (message) => end - start === message.length && message.compare(buffer, start, end) === 0,
+  );
+}
 
 /** A conversation of the front-end's own with the upstream, while the client waits. */
 interface Exchange {
@@ -72,6 +87,8 @@ export class Relay {
   #clientTable = clientTable;
   #hasOwn = false;
   #isWatchingTransaction = false;
+  #areClaimsDue = false;
+  #isHeldForClaims = false;
   #isClientBlocked = false;
   #isUpstreamBlocked = false;
   #isHandling = false;
@@ -172,6 +189,15 @@ export class Relay {
     this.#chooseTable();
   }
 
+  /**
+   * Says that the session's claims are to be sealed anew before the client begins its next transaction: they are old, have
+   * changed, or may be gone with a reset.
+   */
+  set areClaimsDue(areDue: boolean) {
+    this.#areClaimsDue = areDue;
+    this.#chooseTable();
+  }
+
   /** As the session's setting is; how its string literals are read. */
   get standardConformingStrings(): boolean {
     return this.connection.parameters.get("standard_conforming_strings") !== "off";
@@ -241,11 +267,35 @@ export class Relay {
     return this.converse(message, false, onReply);
   }
 
-  /** As `converse` with a Query, whose rows are shown to `onReply` too. */
-  converseForRows(message: Buffer, onReply: (type: string, body: Buffer) => ReplyDecision): Promise<void> {
-    const done = this.converse(message, true, onReply);
+  /** As `converse`; rows are shown to `onReply` too. */
+  converseForRows(
+    message: Buffer,
+    isQuery: boolean,
+    onReply: (type: string, body: Buffer) => ReplyDecision,
+  ): Promise<void> {
+    const done = this.converse(message, isQuery, onReply);
     if (this.#exchange !== undefined) this.#fromUpstream.table = upstreamTableInOwnQuery;
     return done;
+  }
+
+  /**
+   * Calls functions for the front-end itself (FunctionCall messages), each a transaction of its own.
+   *
+   * @returns false when PostgreSQL refused one
+   */
+  async converseCalls(calls: readonly Buffer[]): Promise<boolean> {
+    let outstanding = calls.length;
+    let isAccepted = true;
+    // `converse` counts one of them.
+    for (let further = 1; further < calls.length; further += 1) this.ledger.noteOwnQuery();
+    const done = this.converse(Buffer.concat(calls), true, (type) => {
+      if (type === "E") isAccepted = false;
+      if (type === "Z") outstanding -= 1;
+      return outstanding === 0 ? "finish" : "drop";
+    });
+    if (this.#exchange !== undefined) this.#fromUpstream.table = upstreamTableInCalls;
+    await done;
+    return isAccepted;
   }
 
   /**
@@ -287,6 +337,8 @@ export class Relay {
       this.ledger.noteSent(type);
       return verdicts.pass;
     }
+    this.#isHeldForClaims = this.#areClaimsDue && this.#mayBeginTransaction;
+    if (this.#isHeldForClaims) return verdicts.take;
     const verdict = this.#interceptor.inspect(type, buffer, start, end);
     if (verdict === verdicts.pass) this.ledger.noteSent(type);
     return verdict;
@@ -329,9 +381,16 @@ export class Relay {
     this.#listener.onFailure(new SqlError("protocol_violation", message, { severity: "FATAL" }));
   }
 
+  /** As far as it is known: what is outstanding may end the transaction that the client is in. */
+  get #mayBeginTransaction(): boolean {
+    const { status, hasUnsynced, isEven } = this.ledger;
+    return !hasUnsynced && (status === "I" || !isEven);
+  }
+
   async #handle(type: number, message: Buffer): Promise<void> {
     try {
-      await this.#interceptor.handle(type, message);
+      if (this.#isHeldForClaims) await this.#handleHeld(type, message);
+      else await this.#interceptor.handle(type, message);
       this.#isHandling = false;
       if (this.#isStopped) return;
       this.#resumeClient();
@@ -339,6 +398,21 @@ export class Relay {
     } catch (error) {
       if (!this.#isStopped) this.#listener.onFailure(error);
     }
+  }
+
+  async #handleHeld(type: number, message: Buffer): Promise<void> {
+    await this.settle();
+    if (!this.#isStopped && this.ledger.status === "I") {
+      this.areClaimsDue = false;
+      await this.#listener.onClaimsDue();
+    }
+    if (this.#isStopped) return;
+    if (this.#interceptor.inspect(type, message, 0, message.length) === verdicts.take) {
+      await this.#interceptor.handle(type, message);
+      return;
+    }
+    this.ledger.noteSent(type);
+    this.#writeUpstream(message);
   }
 
   #resumeClient(): void {
@@ -387,6 +461,10 @@ export class Relay {
     switch (type) {
       case reply.readyForQuery:
         this.#noteReady(buffer[start + 5] ?? 0);
+        return;
+      case reply.commandComplete:
+        if (isReset(buffer, start, end)) this.areClaimsDue = true;
+        if (this.#exchange === undefined) this.observeUpstream(type);
         return;
       case reply.parameterStatus:
         noteParameterStatus(this.connection, buffer.subarray(start + 5, end));
@@ -440,7 +518,8 @@ export class Relay {
   }
 
   #chooseTable(): void {
-    if (this.#isWatchingTransaction) this.#clientTable = clientTableInTransaction;
+    if (this.#areClaimsDue) this.#clientTable = clientTableWhenDue;
+    else if (this.#isWatchingTransaction) this.#clientTable = clientTableInTransaction;
     else this.#clientTable = this.#hasOwn ? clientTableWithOwn : clientTable;
     this.#fromClient.table = this.#clientTable;
   }

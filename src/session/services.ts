@@ -8,12 +8,15 @@ import type { Statement } from "../ddl/statement.ts";
 import type { Executor } from "../exec/execute.ts";
 import type { Column } from "../exec/result.ts";
 import type { Audit } from "../observe/audit.ts";
+import type { ClaimsPublisher } from "../upstream/claims-publisher.ts";
 import type { UpstreamPool } from "../upstream/pool.ts";
 import type { UpstreamConnection } from "../upstream/upstream-connection.ts";
 import type { CancelRegistry } from "./cancel-registry.ts";
 
 export interface SessionServices {
   readonly pool: UpstreamPool;
+  /** Seals the claims of sessions that outlast an envelope. */
+  readonly claims: Pick<ClaimsPublisher, "messagesFor">;
   readonly cancels: CancelRegistry;
   readonly executor: Executor;
   /** Makes the built-in roles' grants in a database before its first login; costs nothing the second time. */

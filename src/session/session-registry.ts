@@ -1,5 +1,6 @@
 /** The live sessions of a process: limits, ends from outside, and idle timeouts. */
 
+import type { Claims, Identity } from "../auth/identity.ts";
 import type { LiveSession } from "../auth/live-session.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { EndingMode, ManagedSession, SessionDirectory, SessionGate } from "../exec/sessions.ts";
@@ -138,6 +139,14 @@ export class SessionRegistry implements SessionDirectory, SessionGate {
       const { profile } = session;
       if (profile.identity.principal.id !== principalId || mayStay(profile)) continue;
       session.end(error, "after_statement");
+    }
+  }
+
+  /** Lets the sessions of a principal say of themselves what holds now. */
+  renewClaims(principalId: number, claimsNow: (identity: Identity) => Claims): void {
+    for (const session of this.#sessions.keys()) {
+      const { identity } = session.profile;
+      if (identity.principal.id === principalId) session.renewClaims(claimsNow(identity));
     }
   }
 

@@ -1,6 +1,7 @@
 /** One client from its login to its end: the identity, the upstream connection on loan, the relay, and every way to end. */
 
 import { randomBytes } from "node:crypto";
+import type { Claims } from "../auth/identity.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { PairedTransaction } from "../exec/paired-transaction.ts";
 import type { EndingMode, ManagedSession, SessionProfile } from "../exec/sessions.ts";
@@ -19,6 +20,7 @@ import { StatementInterceptor } from "./interceptor.ts";
 import { Relay } from "./relay.ts";
 import type { Interceptor } from "./relay-contracts.ts";
 import type { SessionServices } from "./services.ts";
+import { SessionClaims } from "./session-claims.ts";
 import { StatementRunner } from "./statement-runner.ts";
 
 /** Who and where, and how it is spoken with. */
@@ -38,6 +40,7 @@ export class Session implements ManagedSession {
   #lease: Lease | undefined;
   #relay: Relay | undefined;
   #interceptor: Interceptor | undefined;
+  #claims: SessionClaims | undefined;
   #unregisterCancel: (() => void) | undefined;
   #ending: { readonly error: SqlError; readonly mode: EndingMode } | undefined;
   #isClosed = false;
@@ -108,6 +111,7 @@ export class Session implements ManagedSession {
     messages.push(encodeBackendKeyData(connection.processId, secretKey), encodeReadyForQuery("I"));
     const relay = this.#openRelay(lease);
     this.#relay = relay;
+    this.#claims = new SessionClaims(this.profile, relay, this.#services.claims, this.#log);
     const early = takeEarly();
     relay.writeToClient(Buffer.concat(messages));
     relay.start(early);
@@ -123,6 +127,11 @@ export class Session implements ManagedSession {
     const lease = this.#lease;
     if (lease === undefined || this.#relay?.isSettled !== false) return;
     await this.#services.cancelUpstream(lease.connection);
+  }
+
+  /** What holds for the session from its next transaction on. */
+  renewClaims(claims: Claims): void {
+    this.#claims?.renew(claims);
   }
 
   /** Ends the session with a FATAL error, as soon as the mode allows. */
@@ -185,6 +194,7 @@ export class Session implements ManagedSession {
       {
         onClientGone: () => this.leave(),
         onUpstreamGone: () => this.#onUpstreamGone(),
+        onClaimsDue: async () => this.#claims?.refresh(),
         onFailure: (error) => this.fail(runner.asSqlError(error)),
         onReady: () => {
           const ending = this.#ending;
@@ -234,11 +244,12 @@ export class Session implements ManagedSession {
     this.#isClosed = true;
     this.#unregisterCancel?.();
     this.#interceptor?.close();
+    this.#claims?.close();
     const relay = this.#relay;
     const lease = this.#lease;
     this.#ticket?.cancel(new SqlError("connection_failure", "the client has closed the connection"));
     if (relay !== undefined && lease !== undefined) {
-      const isReusable = relay.isReusable;
+      const isReusable = relay.isReusable && this.#claims?.haveChanged === false;
       const isRunning = !relay.isSettled;
       relay.stop();
       if (isReusable) lease.release();

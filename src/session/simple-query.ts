@@ -8,9 +8,7 @@ import type { LexerOptions } from "../ddl/lexer.ts";
 import { lexicalText } from "../ddl/multibyte.ts";
 import { findStatements } from "../ddl/splitter.ts";
 import { parseTransactionControl, type TransactionControl } from "../ddl/transaction-control.ts";
-import { SqlError } from "../errors/sql-error.ts";
 import type { PairedTransaction } from "../exec/paired-transaction.ts";
-import { isTransactionOfItsOwn } from "../exec/statement-transaction.ts";
 import { encodeCommandComplete, encodeReadyForQuery } from "../wire/backend-message.ts";
 import { encodeQuery } from "../wire/frontend-message-encoding.ts";
 import { encodeResultDescription } from "../wire/row-encoding.ts";
@@ -57,10 +55,7 @@ export async function runSimpleQuery(session: QuerySession, text: Buffer): Promi
   // After an error in the extended protocol PostgreSQL discards this as well, without an answer.
   if (relay.isStopped || relay.ledger.isSkipping) return;
   const pieces = cutIntoPieces(relay, text);
-  const isImplicit =
-    relay.ledger.status === "I" &&
-    pieces.length > 1 &&
-    !holdsTransactionOfItsOwn(session.runner, text, pieces);
+  const isImplicit = relay.ledger.status === "I" && pieces.length > 1;
   let isOwnBlock = false;
   let hasFailed = false;
   for (const piece of pieces) {
@@ -83,21 +78,6 @@ export async function runSimpleQuery(session: QuerySession, text: Buffer): Promi
     await runTransactionControl(session, end, { start: 0, end: end.length, offset: 0 }, control, "silent");
   } else if (hasFailed && relay.ledger.status === "I") await paired.discard();
   if (!relay.isStopped) relay.writeToClient(encodeReadyForQuery(relay.ledger.status));
-}
-
-/** A string that drops users is no transaction: its statements take effect one by one, each in its turn. */
-function holdsTransactionOfItsOwn(runner: StatementRunner, text: Buffer, pieces: readonly Piece[]): boolean {
-  return pieces.some(({ kind, start, end }) => {
-    if (kind !== "ours") return false;
-    try {
-      const statement = runner.parse(text.subarray(start, end), false);
-      return statement !== "forward" && isTransactionOfItsOwn(statement);
-    } catch (error) {
-      // Told when its turn comes.
-      if (error instanceof SqlError) return false;
-      throw error;
-    }
-  });
 }
 
 function cutIntoPieces(relay: Relay, text: Buffer): Piece[] {
@@ -174,7 +154,7 @@ async function runOwn(session: QuerySession, text: Buffer, piece: Piece): Promis
   const result = await runner.run(
     statement,
     relay.ledger.status,
-    lendConnection(relay),
+    lendConnection(relay, "simple"),
     isInTransaction ? paired : undefined,
   );
   if (result === "forward") return forwardText(relay, text, piece);

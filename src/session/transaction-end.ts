@@ -6,6 +6,7 @@ import type { PreparedCommit } from "../exec/statement-transaction.ts";
 import { encodeCommandComplete, encodeSqlError } from "../wire/backend-message.ts";
 import { decodeCommandComplete, decodeErrorFields } from "../wire/backend-message-decoding.ts";
 import { encodeQuery } from "../wire/frontend-message-encoding.ts";
+import { lendConnection } from "./client-connection.ts";
 import { forwardText, type TextPart } from "./forward-text.ts";
 import { failTransaction } from "./query-errors.ts";
 import type { QuerySession } from "./simple-query.ts";
@@ -58,7 +59,7 @@ export async function followControl(session: QuerySession, control: TransactionC
       paired.releaseSavepoint(control.name);
       return;
     case "rollback_to":
-      paired.rollBackTo(control.name);
+      await paired.rollBackTo(control.name);
       return;
     case "commit":
     case "rollback":
@@ -79,9 +80,13 @@ async function commitBoth(
 ): Promise<boolean> {
   const { relay, runner, paired } = session;
   let prepared: PreparedCommit | undefined;
+  let release = () => {};
   try {
-    prepared = await paired.prepareCommit();
+    prepared = await paired.prepareCommit(lendConnection(relay, "simple"), () => {
+      release = relay.boundCommit();
+    });
   } catch (error) {
+    release();
     await relay.converse(encodeQuery("ROLLBACK"), true, (type) => (type === "Z" ? "finish" : "drop"));
     await paired.discard();
     relay.isWatchingTransaction = false;
@@ -89,7 +94,6 @@ async function commitBoth(
     return false;
   }
   let tag: string | undefined;
-  const release = relay.boundCommit();
   await forwardText(relay, text, part, (type, body) => {
     if (type === "C") tag = decodeCommandComplete(body);
     return type === "C" || keepSilent ? "drop" : "forward";

@@ -1,4 +1,7 @@
-/** Tells PostgreSQL whose claims a connection carries: the sealed envelope that proves them. */
+/**
+ * Tells PostgreSQL whose claims a connection carries: the sealed envelope that proves them, and, for policies that were written
+ * for others, the same as plain settings. A client can set those too: they prove nothing.
+ */
 
 import {
   type ClaimsKey,
@@ -6,6 +9,7 @@ import {
   deriveClaimsKey,
   type SealableClaims,
   sealClaims,
+  toAsciiJson,
 } from "./claims-envelope.ts";
 import { sessionSetting } from "./claims-functions.ts";
 import { callFunctions, encodeClientPortQuestion, encodeSetting } from "./function-calls.ts";
@@ -28,20 +32,27 @@ export interface ClaimsMessages {
   readonly dueAtMs: number;
 }
 
-/**
- * How long an envelope may be used by transactions that begin, in ms. Long enough for clocks that differ by minutes; what ends a
- * session earlier (its credential's end, DROP USER) closes its connection.
- */
-const lifetimeMs = 60 * 60_000;
+export interface ClaimsPublisherOptions {
+  readonly masterSecret: Buffer;
+  /**
+   * How long an envelope may be used by transactions that begin, in ms. Should allow for clocks that differ; what ends a
+   * session earlier (its credential's end, DROP USER) closes its connection.
+   */
+  readonly lifetimeMs: number;
+  /** `auth.claims_prefix`; undefined: no setting for each claim. */
+  readonly prefix?: string | undefined;
+  readonly now?: () => number;
+}
+
+/** What Supabase's and PostgREST's policies read: one JSON object. */
+const jwtClaimsSetting = "request.jwt.claims";
 
 export class ClaimsPublisher {
-  readonly #masterSecret: Buffer;
-  readonly #now: () => number;
+  readonly #options: ClaimsPublisherOptions;
   readonly #keys = new Map<string, ClaimsKey>();
 
-  constructor(masterSecret: Buffer, now: () => number = Date.now) {
-    this.#masterSecret = masterSecret;
-    this.#now = now;
+  constructor(options: ClaimsPublisherOptions) {
+    this.#options = options;
   }
 
   /**
@@ -75,24 +86,54 @@ export class ClaimsPublisher {
       sessionUser: role,
       database,
     };
+    const envelope = sealClaims(this.#keyOf(database), binding, period, claims);
+    const settings = plainSettings(claims, this.#options.prefix, hasUtf8(connection));
     return {
-      calls: [encodeSetting(sessionSetting, sealClaims(this.#keyOf(database), binding, period, claims))],
-      dueAtMs: period.issuedAtMs + lifetimeMs / 2,
+      calls: [
+        encodeSetting(sessionSetting, envelope),
+        ...settings.map(([name, value]) => encodeSetting(name, value)),
+      ],
+      dueAtMs: period.issuedAtMs + this.#options.lifetimeMs / 2,
     };
   }
 
   #periodFor(expiresAt: Date | undefined): ClaimsPeriod {
-    const issuedAtMs = this.#now();
+    const issuedAtMs = (this.#options.now ?? Date.now)();
     const endsAtMs = expiresAt?.getTime() ?? Number.POSITIVE_INFINITY;
-    return { issuedAtMs, expiresAtMs: Math.min(issuedAtMs + lifetimeMs, endsAtMs) };
+    return { issuedAtMs, expiresAtMs: Math.min(issuedAtMs + this.#options.lifetimeMs, endsAtMs) };
   }
 
   #keyOf(database: string): ClaimsKey {
     let key = this.#keys.get(database);
     if (key === undefined) {
-      key = deriveClaimsKey(this.#masterSecret, database);
+      key = deriveClaimsKey(this.#options.masterSecret, database);
       this.#keys.set(database, key);
     }
     return key;
   }
+}
+
+function hasUtf8(connection: UpstreamConnection): boolean {
+  return connection.parameters.get("client_encoding") === "UTF8";
+}
+
+/**
+ * The claims as settings. `sub` is the identity, as it is in a token.
+ *
+ * @param mayBeAny whether texts may hold more than ASCII: they are sent in the client's encoding
+ */
+function plainSettings(
+  claims: SealableClaims,
+  prefix: string | undefined,
+  mayBeAny: boolean,
+): (readonly [name: string, value: string])[] {
+  const all = { sub: claims.id, ...claims };
+  const settings: [string, string][] = [[jwtClaimsSetting, toAsciiJson(all)]];
+  if (prefix === undefined) return settings;
+  for (const [name, value] of Object.entries(all)) {
+    if (value === undefined || value === null || !/^[a-z_][a-z0-9_]*$/i.test(name)) continue;
+    const text = typeof value === "string" ? value : toAsciiJson(value);
+    if (mayBeAny || /^[\x20-\x7e]*$/.test(text)) settings.push([`${prefix}.${name}`, text]);
+  }
+  return settings;
 }

@@ -13,7 +13,7 @@ export interface OwnedObject {
   readonly role: string;
   /** "" for objects that belong to no database, such as databases. */
   readonly database: string;
-  /** As pg_describe_object words it, for example `table public.t`. */
+  /** For example `table public.t`, always with its schema. */
   readonly description: string;
 }
 
@@ -53,6 +53,19 @@ export async function findRoles(
   return result.rows;
 }
 
+/** Reads system catalogs: by a connection of ours, or by a client's own, which sees what its transaction has changed. */
+export interface CatalogReader {
+  /** @param lists for $1, $2 and so on; their elements are digits only */
+  read<Row>(sql: string, lists: readonly (readonly string[])[]): Promise<readonly Row[]>;
+}
+
+export function readerOf(client: Pick<ClientBase, "query">): CatalogReader {
+  return {
+    read: async <Row>(sql: string, lists: readonly (readonly string[])[]) =>
+      (await client.query(sql, [...lists])).rows as Row[],
+  };
+}
+
 export interface OwnedObjectsAccess {
   /** An administrative connection in the catalog's database, inside the transaction that drops the roles. */
   readonly client: ClientBase;
@@ -60,21 +73,39 @@ export interface OwnedObjectsAccess {
   readonly connect: (database: string) => Promise<Client>;
 }
 
-/** Lists what the roles own in every database, temporary objects of live sessions left out. */
+/** Where ownership is looked up, and what describes the objects of other databases. */
+export interface OwnedObjectsReader {
+  readonly reader: CatalogReader;
+  /** The database that the reader is in. */
+  readonly database: string;
+  /** Opens an administrative connection to another database; closed again here. */
+  readonly connect: (database: string) => Promise<Client>;
+}
+
+/**
+ * Lists what the roles own in every database as the reader sees it, temporary objects of live sessions left out.
+ *
+ * @param more also looked at, where the reader may have an old view of things
+ */
 export async function listOwnedObjects(
-  access: OwnedObjectsAccess,
+  { reader, database: here, connect }: OwnedObjectsReader,
   roles: readonly DroppedRole[],
+  more?: CatalogReader,
 ): Promise<OwnedObject[]> {
   const names = new Map(roles.map((role) => [role.oid, role.name]));
-  const found = await access.client.query<Dependency>(ownership, [[...names.keys()]]);
-  const here = await currentDatabase(access.client);
+  const found = new Map<string, Dependency>();
+  for (const source of more === undefined ? [reader] : [reader, more]) {
+    for (const row of await source.read<Dependency>(ownership, [[...names.keys()]]))
+      found.set(keyOf(row), row);
+  }
   const objects: OwnedObject[] = [];
-  for (const [database, dependencies] of byDatabase(found.rows)) {
-    const describe = (client: ClientBase) => describeObjects(client, dependencies);
+  for (const [database, dependencies] of byDatabase([...found.values()])) {
     const described =
       database === "" || database === here
-        ? await describe(access.client)
-        : await withConnection(access, database, describe);
+        ? await describeObjects(reader, dependencies)
+        : await withConnection({ connect }, database, (client) =>
+            describeObjects(readerOf(client), dependencies),
+          );
     for (const { refobjid, description } of described) {
       objects.push({ role: names.get(refobjid) ?? "", database, description });
     }
@@ -156,32 +187,35 @@ async function temporaryObjects(
   client: ClientBase,
   dependencies: readonly Dependency[],
 ): Promise<Set<string>> {
-  const all = await identifyObjects(client, dependencies);
+  const all = await identifyObjects(readerOf(client), dependencies);
   return new Set(all.filter((object) => object.is_temporary).map(keyOf));
 }
 
 async function describeObjects(
-  client: ClientBase,
+  reader: CatalogReader,
   dependencies: readonly Dependency[],
 ): Promise<{ refobjid: string; description: string }[]> {
-  const all = await identifyObjects(client, dependencies);
+  const all = await identifyObjects(reader, dependencies);
   return all
     .filter((object) => !object.is_temporary)
-    .map(({ refobjid, description }) => ({ refobjid, description: description ?? "an object" }));
+    .map(({ refobjid, description }) => ({
+      refobjid,
+      description: description === "" ? "an object" : description,
+    }));
 }
 
 /** With several arguments `unnest` is syntax, which PostgreSQL itself qualifies; written qualified it does not exist. */
-type IdentifiedObject = Dependency & { readonly description: string | null; readonly is_temporary: boolean };
+type IdentifiedObject = Dependency & { readonly description: string; readonly is_temporary: boolean };
 
 async function identifyObjects(
-  client: ClientBase,
+  reader: CatalogReader,
   dependencies: readonly Dependency[],
 ): Promise<IdentifiedObject[]> {
   if (dependencies.length === 0) return [];
-  const result = await client.query<IdentifiedObject>(
+  return (await reader.read<IdentifiedObject>(
     `SELECT o.classid::pg_catalog.text, o.objid::pg_catalog.text, o.objsubid, o.refobjid::pg_catalog.text,
             o.dbid::pg_catalog.text, NULL AS database,
-            pg_catalog.pg_describe_object(o.classid, o.objid, o.objsubid) AS description,
+            pg_catalog.concat_ws(' ', i.type, i.identity) AS description,
             coalesce(i.schema ~ '^pg_(toast_)?temp', false) AS is_temporary
        FROM unnest($1::pg_catalog.oid[], $2::pg_catalog.oid[], $3::pg_catalog.int4[], $4::pg_catalog.oid[],
                               $5::pg_catalog.oid[])
@@ -191,12 +225,11 @@ async function identifyObjects(
     [
       dependencies.map((d) => d.classid),
       dependencies.map((d) => d.objid),
-      dependencies.map((d) => d.objsubid),
+      dependencies.map((d) => String(d.objsubid)),
       dependencies.map((d) => d.refobjid),
       dependencies.map((d) => d.dbid),
     ],
-  );
-  return result.rows;
+  )) as IdentifiedObject[];
 }
 
 function keyOf(dependency: Dependency): string {
@@ -214,7 +247,7 @@ function byDatabase(dependencies: readonly Dependency[]): Map<string, Dependency
   return groups;
 }
 
-async function currentDatabase(client: ClientBase): Promise<string> {
+export async function currentDatabase(client: ClientBase): Promise<string> {
   const result = await client.query<{ name: string }>(
     "SELECT pg_catalog.current_database()::pg_catalog.text AS name",
   );
@@ -222,7 +255,7 @@ async function currentDatabase(client: ClientBase): Promise<string> {
 }
 
 async function withConnection<T>(
-  access: OwnedObjectsAccess,
+  access: Pick<OwnedObjectsAccess, "connect">,
   database: string,
   work: (client: Client) => Promise<T>,
 ): Promise<T> {

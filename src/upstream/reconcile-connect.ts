@@ -8,6 +8,14 @@ export interface ListedDatabases {
   readonly databases: readonly string[] | undefined;
 }
 
+/** Whether a role has CONNECT by itself or by a group: what an admin has by those whose owner it is, they may lose. */
+const hasForGood = `(pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT') AND (r.rolsuper OR EXISTS (
+  SELECT FROM pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))) a
+    LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
+   WHERE a.privilege_type = 'CONNECT'
+     AND (a.grantee = r.oid OR (pg_catalog.pg_has_role(r.oid, g.oid, 'USAGE')
+          AND NOT EXISTS (SELECT FROM nodedb.principal p WHERE p.name = g.rolname))))))`;
+
 /**
  * Grants what the roles lack, and takes back what was granted to them beyond their lists. What they hold through a group is
  * left to the front-end, which refuses it at the login. What PUBLIC may does not count: it is about to be taken away from a
@@ -26,10 +34,7 @@ export async function reconcileConnect(
     const result = await client.query<{ database: string; change: "grant" | "revoke" | null }>(
       `SELECT d.datname::pg_catalog.text AS database,
               CASE WHEN d.datname = ANY ($2::pg_catalog.text[])
-                   THEN CASE WHEN NOT EXISTS (
-                          SELECT FROM pg_catalog.aclexplode(d.datacl) a
-                           WHERE a.privilege_type = 'CONNECT' AND a.grantee <> 0
-                             AND pg_catalog.pg_has_role(r.oid, a.grantee, 'USAGE')) THEN 'grant' END
+                   THEN CASE WHEN NOT ${hasForGood} THEN 'grant' END
                    WHEN EXISTS (SELECT FROM pg_catalog.aclexplode(d.datacl) a
                                  WHERE a.grantee = r.oid AND a.privilege_type = 'CONNECT') THEN 'revoke'
               END AS change

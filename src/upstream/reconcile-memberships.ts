@@ -1,4 +1,4 @@
-/** Makes the members of the built-in groups and of custom roles what they are to be; memberships in other roles are not touched. */
+/** Makes the members of groups and of custom roles what they are to be; memberships in other roles are not touched. */
 
 import { type ClientBase, escapeIdentifier } from "pg";
 import type { AdminRights } from "./admin-rights.ts";
@@ -14,19 +14,60 @@ interface Membership {
   readonly may_revoke: boolean;
 }
 
+/** What some members' groups are to be; memberships of others, and in others, are not touched. */
+export interface WantedMemberships {
+  /** Role name → names of its groups, all of them managed. */
+  readonly wanted: ReadonlyMap<string, readonly string[]>;
+  /** Names of the groups whose members are ours to say. */
+  readonly managed: readonly string[];
+  /** True: a group that is a member of its new member already, by somebody's hand, is passed over. */
+  readonly leavesOutCycles?: boolean;
+}
+
+/** Groups named in one GRANT at most. */
+const batchSize = 500;
+
 /**
- * Grants and revokes until each member has exactly the wanted groups.
+ * Grants and revokes until each member has exactly the wanted groups. All that goes is taken away before anything is
+ * granted, so that who changes sides is never on both.
  *
- * @param wanted role name → names of its groups, all of them managed
- * @param managed names of the groups whose members are ours to say
  * @returns how many statements were needed
  */
 export async function reconcileMemberships(
   client: ClientBase,
-  wanted: ReadonlyMap<string, readonly string[]>,
-  managed: readonly string[],
+  wishes: readonly WantedMemberships[],
   admin: AdminRights,
 ): Promise<number> {
+  let statements = 0;
+  const missing: { member: string; groups: string[]; leavesOutCycles: boolean }[] = [];
+  for (const wish of wishes) {
+    const { held, revoked } = await revokeUnwanted(client, wish, admin);
+    statements += revoked;
+    for (const [member, wanted] of wish.wanted) {
+      const groups = wanted.filter((group) => !held.has(keyOf(member, group)));
+      const { leavesOutCycles = false } = wish;
+      if (groups.length > 0) missing.push({ member, groups, leavesOutCycles });
+    }
+  }
+  // SET FALSE: membership gives the group's privileges, and never lets a session become the group.
+  const options = admin.serverVersion < 160000 ? "" : " WITH INHERIT TRUE, SET FALSE";
+  for (const { member, groups, leavesOutCycles } of missing) {
+    const granted = leavesOutCycles ? await withoutCycles(client, member, groups) : groups;
+    for (let start = 0; start < granted.length; start += batchSize) {
+      const batch = granted.slice(start, start + batchSize).map((group) => escapeIdentifier(group));
+      await client.query(`GRANT ${batch.join(", ")} TO ${escapeIdentifier(member)}${options}`);
+      statements += 1;
+    }
+  }
+  return statements;
+}
+
+/** @returns what is as it is to be, by `keyOf`, and how many statements were needed */
+async function revokeUnwanted(
+  client: ClientBase,
+  { wanted, managed }: WantedMemberships,
+  admin: AdminRights,
+): Promise<{ held: Set<string>; revoked: number }> {
   const isPlain = admin.serverVersion < 160000;
   // The columns that PostgreSQL 16 added are read through jsonb, so that one statement serves every version.
   const result = await client.query<Membership>(
@@ -41,15 +82,18 @@ export async function reconcileMemberships(
       WHERE u.rolname = ANY ($1::pg_catalog.text[]) AND g.rolname = ANY ($2::pg_catalog.text[])`,
     [[...wanted.keys()], [...managed]],
   );
-  let statements = 0;
+  const wantedKeys = new Set<string>();
+  for (const [member, groups] of wanted) for (const group of groups) wantedKeys.add(keyOf(member, group));
+  let revoked = 0;
   const held = new Set<string>();
   for (const membership of result.rows) {
+    const key = keyOf(membership.member, membership.role);
     const isRight =
-      wanted.get(membership.member)?.includes(membership.role) === true &&
+      wantedKeys.has(key) &&
       !membership.admin_option &&
       (isPlain || (membership.inherit_option === true && membership.set_option === false));
     if (isRight) {
-      held.add(keyOf(membership.member, membership.role));
+      held.add(key);
       continue;
     }
     // Since PostgreSQL 16 a grant is its grantor's to take back. One that the upstream's superuser made stays, as its will.
@@ -59,18 +103,24 @@ export async function reconcileMemberships(
     await client.query(
       `REVOKE ${escapeIdentifier(membership.role)} FROM ${escapeIdentifier(membership.member)}${grantedBy} CASCADE`,
     );
-    statements += 1;
+    revoked += 1;
   }
-  // SET FALSE: membership gives the group's privileges, and never lets a session become the group.
-  const options = isPlain ? "" : " WITH INHERIT TRUE, SET FALSE";
-  for (const [member, groups] of wanted) {
-    for (const group of groups) {
-      if (held.has(keyOf(member, group))) continue;
-      await client.query(`GRANT ${escapeIdentifier(group)} TO ${escapeIdentifier(member)}${options}`);
-      statements += 1;
-    }
-  }
-  return statements;
+  return { held, revoked };
+}
+
+/** The groups that are not members of the member themselves, directly or through others. */
+async function withoutCycles(
+  client: ClientBase,
+  member: string,
+  groups: readonly string[],
+): Promise<string[]> {
+  const result = await client.query<{ name: string }>(
+    `SELECT g.rolname::pg_catalog.text AS name
+       FROM pg_catalog.pg_roles g JOIN pg_catalog.pg_roles m ON m.rolname = $2
+      WHERE g.rolname = ANY ($1::pg_catalog.text[]) AND NOT pg_catalog.pg_has_role(g.oid, m.oid, 'MEMBER')`,
+    [[...groups], member],
+  );
+  return result.rows.map((row) => row.name);
 }
 
 function keyOf(member: string, group: string): string {

@@ -66,11 +66,14 @@ export function encodeParse(
 }
 
 /**
- * Bind of the unnamed portal to the unnamed statement with text parameters and a text result.
+ * Bind with text parameters and a text result, of the unnamed portal to the unnamed statement unless names are given.
  * That is all the front-end binds itself; a client's Bind is forwarded as it came.
  */
-export function encodeBind(values: readonly (string | null)[]): Buffer {
-  return serialize.bind({ values: [...values] });
+export function encodeBind(
+  values: readonly (string | null)[],
+  names: { readonly portal?: string; readonly statement?: string } = {},
+): Buffer {
+  return serialize.bind({ ...names, values: [...values] });
 }
 
 /** Describe; the name is written as latin1, so that a client's bytes come out as they went in. */

@@ -3,6 +3,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { SqlError } from "../../src/errors/sql-error.ts";
 import { bootstrap } from "../../src/exec/bootstrap.ts";
+import { beginOpenTransaction } from "../../src/exec/context.ts";
 import type { StatementResult } from "../../src/exec/result.ts";
 import {
   type CatalogStack,
@@ -96,7 +97,7 @@ for (const version of ["embedded", "debian"] as const) {
 
       test("is undone with the client's transaction", async () => {
         await stack.catalog.rehearse(async (client) => {
-          const transaction = { client, touched: new Set<number>(), backend: { processId: 0 } };
+          const transaction = beginOpenTransaction(client, { processId: 0 });
           const before = stack.catalog.cache.findByName("boss");
           if (before === undefined) expect.fail("no such user");
           await stack.run("boss", "GRANT CONNECT ON DATABASE stock TO worker", { transaction });

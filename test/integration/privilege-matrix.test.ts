@@ -97,7 +97,7 @@ CREATE API KEY 'fresh' ROLE superuser                                           
 CREATE API KEY 'fresh' FOR USER {user}                                                  | 42501  42501  | 42501  42501  | ok     42704  | ok     42704  | ok     ok
 CREATE API KEY 'fresh' FOR {superuser}                                                  | 42501  42501  | 42501  42501  | 42501  42704  | 42501  42704  | ok     ok
 CREATE API KEY 'fresh' FOR CURRENT_USER                                                 | ok     .      | ok     .      | ok     .      | ok     .      | ok     .
-CREATE API KEY 'fresh' FOR CURRENT_USER WITH DATABASES ({database})                     | 42501  42501  | 42501  42501  | 42501  42501  | 42501  42501  | ok     ok
+CREATE API KEY 'fresh' FOR CURRENT_USER WITH DATABASES ({database})                     | 42501  42501  | 42501  42501  | ok     42501  | ok     42501  | ok     ok
 CREATE API KEY 'fresh' FOR SERVICE ACCOUNT {account}                                    | 42501  42501  | 42501  42501  | ok     42704  | ok     42704  | ok     ok
 ALTER API KEY '{key}' SET DATABASES ({database})                                        | 42501  42704  | 42501  42704  | ok     42704  | ok     42704  | ok     ok
 ALTER API KEY '{my_key}' SET DATABASES (nodedb)                                         | ok     .      | ok     .      | ok     .      | ok     .      | ok     .
@@ -134,9 +134,12 @@ DROP OIDC PROVIDER {provider}                                                   
 SHOW OIDC PROVIDERS => {provider}                                                       | 42501  42501  | 42501  42501  | 42501  42501  | 42501  42501  | seen   seen
 
 CREATE RLS POLICY fresh ON {my_table} FOR READ USING (true)                             | ok     .      | ok     .      | ok     .      | ok     .      | ok     .
-CREATE RLS POLICY fresh ON {table} FOR READ USING (true)                                | 42501  42501  | 42501  42501  | 42501  42501  | 42501  42501  | ok     ok
+CREATE RLS POLICY fresh ON {table} FOR READ USING (true)                                | 42501  42501  | 42501  42501  | ok     42501  | ok     42501  | ok     ok
+CREATE RLS POLICY fresh ON table_of_readwrite FOR READ USING (true)                     | 42501  .      | ok     .      | ok     .      | ok     .      | ok     .
+CREATE RLS POLICY fresh ON table_of_admin FOR READ USING (true)                         | 42501  .      | 42501  .      | ok     .      | 42501  .      | ok     .
+CREATE RLS POLICY fresh ON table_of_superuser FOR READ USING (true)                     | 42501  .      | 42501  .      | 42501  .      | 42501  .      | ok     .
 DROP RLS POLICY {my_policy} ON {my_table}                                               | ok     .      | ok     .      | ok     .      | ok     .      | ok     .
-DROP RLS POLICY {policy} ON {table}                                                     | 42501  42501  | 42501  42501  | 42501  42501  | 42501  42501  | ok     ok
+DROP RLS POLICY {policy} ON {table}                                                     | 42501  42501  | 42501  42501  | ok     42501  | ok     42501  | ok     ok
 SHOW RLS POLICIES => {policy}                                                           | seen   seen   | seen   seen   | seen   seen   | seen   seen   | seen   seen
 SHOW RLS POLICIES ON {table} => {policy}                                                | seen   seen   | seen   seen   | seen   seen   | seen   seen   | seen   seen
 

@@ -8,7 +8,8 @@ import { SqlError } from "../../src/errors/sql-error.ts";
 import { bootstrap, repairRole } from "../../src/exec/bootstrap.ts";
 import { desiredRoleOf } from "../../src/exec/run-statement.ts";
 import { reconcileDatabase, reconcileDefaultPrivileges } from "../../src/upstream/reconcile-database.ts";
-import { reconcileGroups, reconcileRoles } from "../../src/upstream/reconcile-roles.ts";
+import { reconcileGroups } from "../../src/upstream/reconcile-groups.ts";
+import { reconcileRoles } from "../../src/upstream/reconcile-roles.ts";
 import { deriveRoleCredential } from "../../src/upstream/role-credential.ts";
 import {
   type CatalogStack,

@@ -275,6 +275,56 @@ for (const version of ["embedded", "debian"] as const) {
       ]);
     });
 
+    test("admins of the tenant change the policies of what its members own, with their own rights", async () => {
+      await stack.run("root_user", "CREATE TENANT acme ID 7");
+      for (const [user, role, tenant] of [
+        ["writer", "readwrite", 1],
+        ["chief", "tenant_admin", 1],
+        ["stranger", "tenant_admin", 7],
+      ]) {
+        await stack.run("root_user", `CREATE USER ${user} ${password} ROLE ${role} TENANT ${tenant}`);
+      }
+      await stack.sql(
+        "ALTER TABLE public.notes OWNER TO writer; GRANT ALL ON public.notes TO PUBLIC",
+        [],
+        "app",
+      );
+      for (const user of ["writer", "other_boss", "chief"]) {
+        await as(user, "CREATE RLS POLICY mine ON notes FOR ALL USING (owner = $auth.id)");
+        expect(await idsOf("reader"), user).toEqual([1]);
+        await as(user, "DROP RLS POLICY mine ON notes");
+      }
+      for (const user of ["reader", "stranger"]) {
+        const error = await refused(user, "CREATE RLS POLICY q ON notes FOR ALL USING (true)");
+        expect([user, error.sqlstate, error.message]).toEqual([
+          user,
+          "42501",
+          "must be owner of table notes",
+        ]);
+      }
+      // PostgreSQL runs the CHECK of a domain in a constant while it parses the predicate.
+      await stack.sql(
+        `CREATE FUNCTION public.tell(int) RETURNS bool LANGUAGE plpgsql
+           AS 'BEGIN RAISE EXCEPTION ''ran as % for %'', current_user, session_user; END';
+         CREATE DOMAIN public.telling AS int CHECK (public.tell(VALUE));
+         CREATE TYPE public.holds_it AS (x public.telling)`,
+        [],
+        "app",
+      );
+      for (const user of ["other_boss", "chief"]) {
+        const error = await refused(
+          user,
+          "CREATE RLS POLICY q ON notes FOR ALL USING (('(1)'::public.holds_it) IS NOT NULL)",
+        );
+        expect(error.message).toBe(`ran as ${user} for ${user}`);
+      }
+      await stack.sql(
+        "DROP TYPE public.holds_it; DROP DOMAIN public.telling; DROP FUNCTION public.tell",
+        [],
+        "app",
+      );
+    });
+
     test("takes part in the client's transaction, and is audited with its commit", async () => {
       const connection = clientConnection(owner);
       const audited = async () => {
@@ -290,7 +340,7 @@ for (const version of ["embedded", "debian"] as const) {
         if (statement === "forward") throw new Error("was forwarded");
         await paired.run(statement, { ...context, connection, materials: new Map() });
         expect(await audited()).toEqual([]);
-        const prepared = end === "COMMIT" ? await paired.prepareCommit() : undefined;
+        const prepared = end === "COMMIT" ? await paired.prepareCommit(connection, () => {}) : undefined;
         await owner.query(end);
         if (prepared === undefined) await paired.discard();
         else await prepared.commit();

@@ -3,6 +3,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { SqlError } from "../../src/errors/sql-error.ts";
 import { bootstrap } from "../../src/exec/bootstrap.ts";
+import { beginOpenTransaction } from "../../src/exec/context.ts";
 import type { StatementResult } from "../../src/exec/result.ts";
 import {
   type CatalogStack,
@@ -193,7 +194,7 @@ for (const { title, version, isEmbedded } of upstreams) {
         expect(stack.catalog.cache.findByName("moved")?.effectiveRoles).toEqual(["mover", "admin"]);
         expect(await as("moved", "CREATE ROLE by_moved")).toMatchObject({ tag: "CREATE ROLE" });
         await stack.catalog.rehearse(async (client) => {
-          const transaction = { client, touched: new Set<number>(), backend: { processId: 0 } };
+          const transaction = beginOpenTransaction(client, { processId: 0 });
           await stack.run("boss", "ALTER ROLE mover SET INHERIT readonly", { transaction });
           expect([...transaction.touched]).toEqual([stack.catalog.cache.findByName("moved")?.id]);
         });

@@ -51,23 +51,25 @@ async function asAdmin(sql: string): Promise<(string | null)[][]> {
   return rows;
 }
 
-test("a session that leaves with a statement behind a failed copy leaves its connection to nobody", async () => {
+test("a statement behind a failed copy is cancelled when its session leaves, and the place is free at once", async () => {
   const first = await stage.logIn(app);
   const waiting = stage.logIn(app);
   await first.client.send(
     encodeQuery("COPY numbers FROM STDIN"),
     badRow,
     copyDone,
-    parse("SELECT pg_sleep(1), 'rows of another session'"),
+    parse("SELECT pg_sleep(60), 'rows of another session'"),
     bind(),
     execute(),
     sync,
   );
   await first.client.readReady();
+  const leftAt = performance.now();
   await first.client.send(terminate);
   const second = await waiting;
+  // A connection that was taken for clean would be found out by its reset, and only when that gives up.
+  expect(performance.now() - leftAt).toBeLessThan(3_000);
   expect(rowsOf(await second.client.query("SELECT 'mine'"))).toEqual([["mine"]]);
-  expect(rowsOf(await second.client.query("SELECT 'mine again'"))).toEqual([["mine again"]]);
 });
 
 test("a statement of ours is skipped where PostgreSQL skips one of its own", async () => {
@@ -83,14 +85,30 @@ test("a statement of ours is skipped where PostgreSQL skips one of its own", asy
   expect(await stage.userNames()).not.toContain("ghost");
 });
 
-test("a statement of ours behind an error of more than 1 MB does not run", async () => {
-  const { client } = await stage.logIn();
-  const messages = await client.query(
-    "DO $$ BEGIN RAISE EXCEPTION '%', repeat('x', 2000000); END $$; CREATE USER after_big PASSWORD 'after after'",
-  );
-  expect(describeMessages(messages)).toBe("EZ");
-  client.close();
-  expect(await stage.userNames()).not.toContain("after_big");
+describe("a statement of ours behind an error of more than 1 MB does not run", () => {
+  const bigError = "DO $$ BEGIN RAISE EXCEPTION '%', repeat('x', 2000000); END $$";
+
+  test("in a Query", async () => {
+    const { client } = await stage.logIn();
+    await client.query("CREATE USER stays PASSWORD 'stays stays'");
+    // DROP USER is no part of a transaction, so that nothing but the error itself can stop it.
+    for (const own of ["CREATE USER after_big PASSWORD 'after after'", "DROP USER stays"]) {
+      expect(describeMessages(await client.query(`${bigError}; ${own}`)), own).toBe("EZ");
+    }
+    client.close();
+    const names = await stage.userNames();
+    expect([names.includes("stays"), names.includes("after_big")]).toEqual([true, false]);
+  });
+
+  test("in a pipeline", async () => {
+    const { client } = await stage.logIn();
+    await client.send(parse(bigError), bind(), execute());
+    await client.send(parse("CREATE USER after_big PASSWORD 'after after'"), bind(), execute(), sync);
+    expect(describeMessages(await client.readReady())).toBe("12EZ");
+    expect(tagsOf(await client.query("SELECT 1"))).toEqual(["SELECT 1"]);
+    client.close();
+    expect(await stage.userNames()).not.toContain("after_big");
+  });
 });
 
 test("Execute of a portal of ours after its Sync gets 34000, as one of PostgreSQL's does", async () => {
@@ -107,23 +125,52 @@ test("Execute of a portal of ours after its Sync gets 34000, as one of PostgreSQ
   }
 });
 
-test("a statement of ours behind a copy in the extended protocol is refused or run by us, never forwarded", async () => {
-  const { client } = await stage.logIn();
-  await client.send(
-    parse("COPY numbers FROM STDIN"),
-    bind(),
-    execute(),
-    message("d", "1\n"),
-    copyDone,
-    parse("SELECT 1"),
-    bind(),
-    execute(),
-    sync,
-  );
-  await client.readReady();
-  await client.query("CREATE USER behind_copy PASSWORD 'behind behind'");
-  client.close();
-  expect(await stage.userNames()).toContain("behind_copy");
+describe("a statement of ours behind a copy, without a Sync between them", () => {
+  const begin = [parse("COPY numbers FROM STDIN"), bind(), execute()];
+  const data = [message("d", "1\n"), copyDone];
+  const own = (name: string) => [parse(`CREATE USER ${name} PASSWORD 'behind behind'`), bind(), execute()];
+
+  test("is run by us when the data were sent ahead", async () => {
+    const { client } = await stage.logIn();
+    await client.send(...begin, ...data, flush);
+    expect(describeMessages(await client.readUntil("C"))).toBe("12GC");
+    await client.send(...own("behind_early"), flush);
+    expect(describeMessages(await client.readUntil("C"))).toBe("12C");
+    await client.send(sync);
+    expect(describeMessages(await client.readReady())).toBe("Z");
+    client.close();
+    expect(await stage.userNames()).toContain("behind_early");
+  });
+
+  test("is run by us when the data were sent as they were asked for", async () => {
+    const { client } = await stage.logIn();
+    await client.send(...begin, flush);
+    expect(describeMessages(await client.readUntil("G"))).toBe("12G");
+    await client.send(...data, flush);
+    expect(describeMessages(await client.readUntil("C"))).toBe("C");
+    await client.send(...own("behind_late"), flush);
+    expect(describeMessages(await client.readUntil("C"))).toBe("12C");
+    await client.send(sync);
+    expect(describeMessages(await client.readReady())).toBe("Z");
+    client.close();
+    expect(await stage.userNames()).toContain("behind_late");
+  });
+
+  test("is refused by PostgreSQL in place of the data, and run by nobody", async () => {
+    const { client } = await stage.logIn();
+    const { client: direct } = await stage.logInUpstream({ user: "postgres", database: "postgres" });
+    const seen: string[][] = [];
+    for (const player of [client, direct]) {
+      await player.send(...begin, flush);
+      expect(describeMessages(await player.readUntil("G"))).toBe("12G");
+      await player.send(...own("instead_of_data"), sync);
+      seen.push((await player.readToClose()).map(({ type, body }) => type + body.toString("latin1")));
+    }
+    expect(seen[0]).toEqual(seen[1]);
+    expect(seen[0]?.join()).toContain("C08P01");
+    expect(await asAdmin("SELECT rolname FROM pg_roles WHERE rolname = 'instead_of_data'")).toEqual([]);
+    expect(await stage.userNames()).not.toContain("instead_of_data");
+  });
 });
 
 describe("a user who may not log in any more is sent away", () => {

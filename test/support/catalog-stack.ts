@@ -14,6 +14,7 @@ import type { ExecutionContext, ExecutorDependencies } from "../../src/exec/cont
 import { createDatabasePreparer } from "../../src/exec/databases.ts";
 import { createExecutor, type Executor } from "../../src/exec/execute.ts";
 import type { StatementResult } from "../../src/exec/result.ts";
+import { RoleReaper } from "../../src/exec/role-reaper.ts";
 import { createLog } from "../../src/observe/log.ts";
 import type { TestPostgres } from "./postgres.ts";
 
@@ -130,6 +131,7 @@ export async function openCatalogStack(
       },
     },
     sessionTable: { flush: async () => undefined },
+    reaper: new RoleReaper({ catalog, adminConnection, roleOptions, log }),
     audit,
     log,
     authFunctions: { schema: "auth", claims: new Set() },

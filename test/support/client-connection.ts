@@ -8,18 +8,16 @@ import { encodeErrorResponse } from "../../src/wire/backend-message.ts";
 const asText = { getTypeParser: () => (value: string) => value };
 
 export function clientConnection(client: Client, standardConformingStrings = true): ClientConnection {
-  return {
-    standardConformingStrings,
-    query: async (text) => {
-      try {
-        const result: unknown = await client.query({ text, rowMode: "array", types: asText });
-        const results = (Array.isArray(result) ? result : [result]) as QueryResult<(string | null)[]>[];
-        return results.flatMap(({ rows }) => rows);
-      } catch (error) {
-        throw error instanceof DatabaseError ? upstreamError(error) : error;
-      }
-    },
+  const query = async (text: string) => {
+    try {
+      const result: unknown = await client.query({ text, rowMode: "array", types: asText });
+      const results = (Array.isArray(result) ? result : [result]) as QueryResult<(string | null)[]>[];
+      return results.flatMap(({ rows }) => rows);
+    } catch (error) {
+      throw error instanceof DatabaseError ? upstreamError(error) : error;
+    }
   };
+  return { standardConformingStrings, query, ask: query };
 }
 
 function upstreamError(error: DatabaseError): UpstreamError {

@@ -5,7 +5,7 @@ import type { Client } from "pg";
 import { parseStatement } from "../../src/ddl/parse-statement.ts";
 import type { Statement } from "../../src/ddl/statement.ts";
 import { SqlError } from "../../src/errors/sql-error.ts";
-import type { ExecutionContext } from "../../src/exec/context.ts";
+import { beginOpenTransaction, type ExecutionContext } from "../../src/exec/context.ts";
 import type { StatementResult } from "../../src/exec/result.ts";
 import { type BuiltInRole, builtInRoles } from "../../src/upstream/built-in-groups.ts";
 import { UpstreamError } from "../../src/upstream/upstream-error.ts";
@@ -245,7 +245,7 @@ function createAttempt(
     }
     if (onConnection.has(statement.kind)) await client.query("BEGIN");
     const rehearsed = await stack.catalog.rehearse((pooled) =>
-      run({ client: pooled, touched: new Set(), backend: { processId: 0 } }),
+      run(beginOpenTransaction(pooled, { processId: 0 })),
     );
     if (onConnection.has(statement.kind)) await client.query("ROLLBACK");
     if (typeof rehearsed !== "string" || rehearsed === "forward") return rehearsed;

@@ -57,6 +57,21 @@ describe("a live session", () => {
     expect(stays(account, [{ ...key, expiresAt: now }])).toBe(false);
   });
 
+  it("ends with a certificate or a token that has expired, whatever the catalog says", () => {
+    const cache = { findById: () => account, keysOf: () => [] };
+    const later = new Date(now.getTime() + 1);
+    for (const method of ["certificate", "jwt"] as const) {
+      const session = (expiresAt: Date) => ({
+        identity: { ...identityOf(account, method), expiresAt },
+        database: "a",
+      });
+      expect(mayStay(cache, session(later), now)).toBe(true);
+      expect(mayStay(cache, session(now), now)).toBe(false);
+    }
+    const prolonged = { ...identityOf(account, "scram-sha-256"), expiresAt: now };
+    expect(mayStay(cache, { identity: prolonged, database: "a" }, now)).toBe(true);
+  });
+
   it("ends with its database, whether the account or the key has lost it", () => {
     expect(stays({ ...account, databases: ["b"] }, [key])).toBe(false);
     expect(stays(account, [{ ...key, databases: ["b"] }])).toBe(false);

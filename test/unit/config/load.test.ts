@@ -74,6 +74,7 @@ describe("values", () => {
       },
       auth: {
         schema: "auth",
+        claimsLifetimeMs: 3_600_000,
         superuserName: "nodedb",
         minPasswordLength: 8,
         scramIterations: 4096,
@@ -283,6 +284,36 @@ describe("TLS files", () => {
       "everybody may read",
     );
     expect(textOf({ toml: both, files: { [cert]: {} } })).toContain("cannot be read (ENOENT)");
+  });
+
+  test("client certificates need an authority, and to be required they need TLS for everybody", () => {
+    const authority = resolve("ca.crt");
+    const list = resolve("clients.crl");
+    const files = { [cert]: {}, [key]: {}, [authority]: {}, [list]: {} };
+    const inFile = (more: string) => `[server.tls]\ncert = "server.crt"\nkey = "server.key"\n${more}`;
+    const full =
+      'client_ca = "ca.crt"\ncrl = "clients.crl"\nclient_identity = "san_uri"\nclient_required = true\n';
+    expect(configOf({ toml: inFile(`${full}required = true`), files }).server.tls).toMatchObject({
+      required: true,
+      clients: { caPath: authority, crlPath: list, identity: "san_uri", required: true },
+    });
+    expect(configOf({ toml: inFile('client_ca = "ca.crt"'), files }).server.tls?.clients).toEqual({
+      caPath: authority,
+      identity: "cn",
+      required: false,
+    });
+    expect(textOf({ toml: inFile(full), files })).toContain(
+      "server.tls.client_required: needs server.tls.required = true",
+    );
+    expect(textOf({ toml: inFile('crl = "clients.crl"'), files })).toContain("needs server.tls.client_ca");
+    expect(textOf({ toml: inFile("client_required = true"), files })).toContain("needs server.tls.client_ca");
+    expect(textOf({ toml: 'server.tls.client_ca = "ca.crt"', files })).toContain(
+      "server.tls.client_ca: needs server.tls.cert and server.tls.key",
+    );
+    expect(textOf({ toml: inFile('client_ca = "absent.crt"'), files })).toContain("cannot be read");
+    expect(textOf({ toml: inFile('client_ca = "ca.crt"\nclient_identity = "dn"'), files })).toContain(
+      "san_email",
+    );
   });
 
   test("both spellings at once are a mistake", () => {

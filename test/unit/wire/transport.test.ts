@@ -2,42 +2,23 @@
 
 import { createHash, randomFillSync } from "node:crypto";
 import { once } from "node:events";
-import { connect, createServer, type Server, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { connect as connectTls, createSecureContext, TLSSocket } from "node:tls";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
 import { chooseTransports } from "../../../src/wire/choose-transport.ts";
 import type { Transport, TransportFactory, TransportHandler } from "../../../src/wire/transport.ts";
 import { makeServerCertificate, type TestCertificate } from "../../support/certificates.ts";
+import { closePairs, openPair } from "../../support/socket-pair.ts";
 
 const waitMs = 10_000;
 const megabyte = 1024 * 1024;
 
 const sockets: Socket[] = [];
-const servers: Server[] = [];
 
 afterEach(() => {
   for (const socket of sockets.splice(0)) socket.destroy();
-  for (const server of servers.splice(0)) server.close();
+  closePairs();
 });
-
-/** A connected pair: the transport under test on `near`, an ordinary socket at `far`. */
-async function pair(side: "accepted" | "connected"): Promise<{ near: Socket; far: Socket }> {
-  const server = createServer({ pauseOnConnect: side === "accepted", allowHalfOpen: true });
-  servers.push(server);
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("no TCP port");
-  const accepting = once(server, "connection");
-  const client = connect({ port: address.port, host: "127.0.0.1", allowHalfOpen: side === "accepted" });
-  const connected = once(client, "connect");
-  const [accepted] = (await accepting) as [Socket];
-  await connected;
-  const [near, far] = side === "accepted" ? [accepted, client] : [client, accepted];
-  sockets.push(near, far);
-  far.on("error", () => undefined);
-  return { near, far };
-}
 
 class Recorder implements TransportHandler {
   readonly chunks: Buffer[] = [];
@@ -139,7 +120,7 @@ describe.each(["raw", "public"] as const)("the %s transport", (kind) => {
     let far: Socket;
 
     const open = async () => {
-      const sockets = await pair(side);
+      const sockets = await openPair(side);
       far = sockets.far;
       transport = factory.open(sockets.near);
       recorder = new Recorder();
@@ -190,7 +171,7 @@ describe.each(["raw", "public"] as const)("the %s transport", (kind) => {
 
     test("relays views of its own buffer, untouched while the other side does not read", async () => {
       await open();
-      const second = await pair("connected");
+      const second = await openPair("connected");
       const onward = factory.open(second.near);
       let stops = 0;
       transport.handler = {
@@ -361,7 +342,7 @@ describe.each(["raw", "public"] as const)("the %s transport", (kind) => {
   });
 
   test("gives its socket back for TLS after it has read from it", async () => {
-    const { near, far } = await pair("accepted");
+    const { near, far } = await openPair("accepted");
     const plain = factory.open(near);
     const recorder = new Recorder();
     plain.handler = recorder;
@@ -399,7 +380,7 @@ describe.each(["raw", "public"] as const)("the %s transport", (kind) => {
   });
 
   test("gives its socket back for TLS with the client's first bytes still in it", async () => {
-    const { near, far } = await pair("accepted");
+    const { near, far } = await openPair("accepted");
     const plain = factory.open(near);
     plain.handler = new Recorder();
     const client = connectTls({ socket: far, ca: certificate.cert, servername: "localhost" });
@@ -418,7 +399,11 @@ describe.each(["raw", "public"] as const)("the %s transport", (kind) => {
 
   test("serves many connections one after the other without mixing their bytes", async () => {
     for (let round = 0; round < 30; round += 1) {
-      const connections = await Promise.all([pair("accepted"), pair("connected"), pair("accepted")]);
+      const connections = await Promise.all([
+        openPair("accepted"),
+        openPair("connected"),
+        openPair("accepted"),
+      ]);
       const opened = connections.map(({ near, far }, index) => {
         const transport = factory.open(near);
         const recorder = new Recorder();

@@ -1,0 +1,138 @@
+/**
+ * Finishes what transactions leave behind: drops the roles that were set aside by one that has committed, with what was granted
+ * to them in every database, and those that were reserved by one that has not.
+ */
+
+import { connectAdmin } from "../catalog/connection.ts";
+import {
+  claimPendingDrop,
+  forgetPendingDrop,
+  listPendingDrops,
+  type PendingDrop,
+} from "../catalog/dropped-roles.ts";
+import { findAbandonedRoles, releaseReservedRole } from "../catalog/reserved-roles.ts";
+import type { ExecutorDependencies } from "./context.ts";
+import { dropPostgresRoles } from "./drop-postgres-roles.ts";
+import { translateErrors } from "./run-statement.ts";
+
+/** How often it is looked for what a crash, or a lock, has left; in ms. */
+const defaultIntervalMs = 10_000;
+
+/** How long a client waits for the roles that its COMMIT has dropped, in ms; the rest goes on without it. */
+const maxWaitMs = 5_000;
+
+const lockTimeout = "3s";
+
+export type ReaperDependencies = Pick<
+  ExecutorDependencies,
+  "adminConnection" | "catalog" | "log" | "roleOptions"
+>;
+
+export class RoleReaper {
+  readonly #deps: ReaperDependencies;
+  #ticker: NodeJS.Timeout | undefined;
+  #run: Promise<void> = Promise.resolve();
+  readonly #working = new Set<Promise<void>>();
+
+  constructor(deps: ReaperDependencies) {
+    this.#deps = deps;
+  }
+
+  /** Looks for what is left now, and again and again. Several front-ends may. */
+  async start(intervalMs = defaultIntervalMs): Promise<void> {
+    await this.run();
+    this.#ticker = setInterval(() => void this.run(), intervalMs).unref();
+  }
+
+  /** Looks for what is left. Never rejects: what cannot be done now is logged, and tried again. */
+  run(): Promise<void> {
+    this.#run = this.#run.then(() => this.#reap());
+    return this.#run;
+  }
+
+  /** Drops roles that a transaction has just set aside; returns when they are gone, or after some seconds. Never rejects. */
+  async finish(oids: readonly string[]): Promise<void> {
+    if (oids.length === 0) return;
+    const work = this.#finishAll(oids);
+    this.#working.add(work);
+    void work.finally(() => this.#working.delete(work));
+    let timer: NodeJS.Timeout | undefined;
+    const timeUp = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, maxWaitMs);
+    });
+    await Promise.race([work, timeUp]);
+    clearTimeout(timer);
+  }
+
+  /** Gives up the names that a transaction had reserved. Never rejects. */
+  async release(names: readonly string[]): Promise<void> {
+    for (const name of names) {
+      try {
+        const oid = await translateErrors(() =>
+          this.#deps.catalog.write((client) => releaseReservedRole(client, name)),
+        );
+        // Somebody has granted it something meanwhile.
+        if (oid !== undefined) await this.finish([oid]);
+      } catch (error) {
+        this.#deps.log.warn({ err: error, role: name }, "a reserved role could not be dropped yet");
+      }
+    }
+  }
+
+  /** Stops looking, and waits for what is under way. */
+  async close(): Promise<void> {
+    clearInterval(this.#ticker);
+    await this.#run;
+    await Promise.all(this.#working);
+  }
+
+  async #reap(): Promise<void> {
+    const { catalog, log } = this.#deps;
+    try {
+      await this.release(await catalog.read(findAbandonedRoles));
+      await this.#finishAll(await catalog.read(listPendingDrops));
+    } catch (error) {
+      log.warn({ err: error }, "it could not be looked for roles that are to be dropped");
+    }
+  }
+
+  async #finishAll(oids: readonly string[]): Promise<void> {
+    for (const oid of oids) {
+      let pending: PendingDrop | undefined;
+      try {
+        await this.#finishOne(oid, (claimed) => {
+          pending = claimed;
+        });
+      } catch (error) {
+        const { name, formerName } = pending ?? {};
+        this.#deps.log.warn({ err: error, role: name, formerName }, "a dropped role is not gone yet");
+      }
+    }
+  }
+
+  // Without the catalog's lock: nobody else cares for a role that is set aside.
+  async #finishOne(oid: string, onClaimed: (pending: PendingDrop) => void): Promise<void> {
+    const { adminConnection, roleOptions } = this.#deps;
+    const client = await connectAdmin(adminConnection, roleOptions.defaultDatabase);
+    try {
+      await client.query("BEGIN");
+      const pending = await claimPendingDrop(client, oid);
+      if (pending === undefined) return;
+      onClaimed(pending);
+      const { name, newOwner } = pending;
+      if (name !== undefined) {
+        await translateErrors(() =>
+          dropPostgresRoles(this.#deps, client, [name], {
+            newOwner,
+            hint: "Give its objects to another owner; then it goes by itself.",
+            lockTimeout,
+          }),
+        );
+      }
+      await forgetPendingDrop(client, oid);
+      await client.query("COMMIT");
+    } finally {
+      await client.end().catch(() => undefined);
+    }
+  }
+}
