@@ -1,22 +1,91 @@
-/** Who stands behind a credential that is no password: the bearer tokens of this process, put together. */
+/** Who stands behind a credential that is no password: API keys and the tokens of OIDC providers, put together for one process. */
 
+import { join } from "node:path";
 import { type BearerAuthenticator, createBearerAuthenticator } from "./auth/bearer.ts";
 import type { Identity } from "./auth/identity.ts";
+import type { JwksStatus } from "./auth/jwks-source.ts";
+import { JwksStore } from "./auth/jwks-store.ts";
 import type { LoginGuard } from "./auth/login-guard.ts";
-import type { Catalog } from "./catalog/catalog.ts";
+import { providersOf, type TokenProvider } from "./auth/token-provider.ts";
+import type { Config } from "./config/config.ts";
+import type { ExecutorDependencies } from "./exec/context.ts";
+import { createExternalIdentities } from "./exec/external-identity.ts";
+import { reapExternalIdentities } from "./exec/external-identity-reaper.ts";
+
+/** How long an external identity is kept that nobody uses. */
+const unusedExternalMs = 30 * 86_400_000;
+const reapIntervalMs = 3_600_000;
+
+/** One document of an issuer. */
+const fetchTimeoutMs = 5_000;
+const maxDocumentBytes = 512 * 1024;
 
 export interface IdentityOptions {
-  readonly catalog: Catalog;
+  readonly deps: ExecutorDependencies;
+  readonly config: Config;
   readonly loginGuard: LoginGuard;
   readonly recordLogin: (identity: Identity) => void;
 }
 
 export interface IdentityServices {
   readonly bearer: BearerAuthenticator;
+  /** Of every issuer that is asked for its keys, for /metrics. */
+  jwksStatuses(): readonly JwksStatus[];
+  close(): Promise<void>;
 }
 
-export function openIdentity({ catalog, loginGuard, recordLogin }: IdentityOptions): IdentityServices {
+/** Begins to fetch the keys of all providers; a login waits for those that it needs. */
+export function openIdentity(options: IdentityOptions): IdentityServices {
+  const { deps, config, loginGuard, recordLogin } = options;
+  const { log } = deps;
+  const { cache } = deps.catalog;
+  const { jwks } = config.auth;
+  const store = new JwksStore({
+    directory: join(config.server.dataDir, "jwks"),
+    refreshMs: jwks.refreshMs,
+    minRefetchMs: jwks.minRefetchMs,
+    maxStaleMs: jwks.maxStaleMs,
+    fetch: {
+      mayAskPrivate: jwks.allowPrivate,
+      timeoutMs: fetchTimeoutMs,
+      maxBytes: maxDocumentBytes,
+    },
+    log,
+  });
+  let providers: readonly TokenProvider[] = [];
+  const readProviders = () => {
+    providers = providersOf(cache.providers(), jwks.providers, jwks.allowedAlgorithms);
+    store.setProviders(providers);
+  };
+  readProviders();
+  const stopFollowing = cache.onChange(readProviders);
+  let lastReaping: Promise<unknown> = Promise.resolve();
+  const reap = () => {
+    lastReaping = reapExternalIdentities(deps, unusedExternalMs).catch((error: unknown) =>
+      log.warn({ err: error }, "cannot drop unused external identities"),
+    );
+  };
+  const reaper = setInterval(reap, reapIntervalMs).unref();
+  const bearer = createBearerAuthenticator({
+    cache,
+    guard: loginGuard,
+    recordLogin,
+    tokens: {
+      providers: () => providers,
+      findKey: (provider, header) => store.find(provider, header),
+      clockSkewMs: jwks.clockSkewMs,
+      claimNames: jwks.claims,
+      resolve: createExternalIdentities(deps),
+    },
+  });
   return {
-    bearer: createBearerAuthenticator({ cache: catalog.cache, guard: loginGuard, recordLogin }),
+    bearer,
+    jwksStatuses: () => store.statuses(),
+    close: async () => {
+      stopFollowing();
+      clearInterval(reaper);
+      await lastReaping;
+      await store.close();
+    },
   };
 }

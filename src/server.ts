@@ -215,7 +215,7 @@ async function listenOn(
     sessionTable,
     audit,
     log,
-    authFunctions: { schema: auth.schema, claims: new Set() },
+    authFunctions: { schema: auth.schema, claims: new Set(Object.keys(auth.jwks.claims)) },
     minPasswordLength: auth.minPasswordLength,
     scramIterations: auth.scramIterations,
     apiKeySaltSecret: deriveSecret(masterSecret, "API key salts"),
@@ -231,6 +231,7 @@ async function listenOn(
     catalog.recordLogin(principal.id);
     if (keyId !== undefined) catalog.recordKeyUse(keyId);
   };
+  const identities = openIdentity({ deps, config, loginGuard, recordLogin });
   const databaseNames = new DatabaseNames(adminPool, () => databases.forget());
   const stopClosingRevoked = closeRevokedSessions(catalog, registry, pool, tls.isRevoked);
   const cancels = new Set<Promise<void>>();
@@ -286,7 +287,7 @@ async function listenOn(
     // The ports first: a start that fails must not have made, and lost, a generated password.
     port = await listener.listen();
     http = await openHttp(config, {
-      credentials: openIdentity({ catalog, loginGuard, recordLogin }),
+      credentials: identities,
       catalog,
       loginGuard,
       gate: registry,
@@ -314,6 +315,7 @@ async function listenOn(
     pool.close();
     stopClosingRevoked();
     await reaper.close();
+    await identities.close();
     await recorders.close();
     throw error;
   }
@@ -354,6 +356,7 @@ async function listenOn(
       await Promise.all(cancels);
       stopClosingRevoked();
       await reaper.close();
+      await identities.close();
       await recorders.close();
       await catalog.close();
       await adminPool.end();

@@ -2,6 +2,7 @@
 
 import type { PrincipalCache } from "../catalog/cache.ts";
 import { authenticateApiKey } from "./bearer-api-key.ts";
+import { authenticateToken, type TokenOptions } from "./bearer-jwt.ts";
 import { requireDatabase } from "./effective-databases.ts";
 import type { Identity, RefusalReason } from "./identity.ts";
 import type { LoginGuard } from "./login-guard.ts";
@@ -18,7 +19,8 @@ export interface BearerSource {
 
 export type BearerOutcome =
   | { readonly ok: true; readonly identity: Identity }
-  | { readonly ok: false; readonly reason: RefusalReason };
+  /** `provider` where the token named one that there is. */
+  | { readonly ok: false; readonly reason: RefusalReason; readonly provider?: string };
 
 /** Checks tokens, counts and audits what it refuses, and notes the use of what it accepts. */
 export interface BearerAuthenticator {
@@ -38,6 +40,7 @@ export interface BearerOptions {
   >;
   /** Told of each use, for last_login_at and the key's last_used_at. */
   readonly recordLogin: (identity: Identity) => void;
+  readonly tokens: TokenOptions;
   readonly now?: () => Date;
 }
 
@@ -49,7 +52,10 @@ export function createBearerAuthenticator(options: BearerOptions): BearerAuthent
   const now = options.now ?? (() => new Date());
   const verify = async (token: string): Promise<BearerOutcome> => {
     if (Buffer.byteLength(token) > maxTokenBytes) return { ok: false, reason: "malformed_token" };
-    return authenticateApiKey(cache, token, now());
+    // No key has a dot, and no token is without: neither is ever tried as the other.
+    return token.includes(".")
+      ? authenticateToken(options.tokens, token, now())
+      : authenticateApiKey(cache, token, now());
   };
   return {
     authenticate: async (token, from) => {
@@ -57,7 +63,7 @@ export function createBearerAuthenticator(options: BearerOptions): BearerAuthent
       const outcome: BearerOutcome =
         barrier === undefined ? await verify(token) : { ok: false, reason: barrier };
       if (!outcome.ok) {
-        guard.recordBearerFailure(from.address, outcome.reason);
+        guard.recordBearerFailure(from.address, outcome.reason, outcome.provider);
         return outcome;
       }
       const { identity } = outcome;

@@ -68,10 +68,11 @@ export class LoginGuard {
    * Counts and audits a refused token. It locks no name: nobody can guess one, and whoever knows a key's id could lock its
    * owner out.
    */
-  recordBearerFailure(address: string, reason: RefusalReason): void {
+  recordBearerFailure(address: string, reason: RefusalReason, provider?: string): void {
     if (reason === "too_many_failures") return;
     const { audit } = this.#options;
-    audit.record({ event: "AuthFailure", source: address, detail: reason });
+    const detail = provider === undefined ? reason : `${reason}, OIDC provider ${JSON.stringify(provider)}`;
+    audit.record({ event: "AuthFailure", source: address, detail });
     if (!this.#byAddress.add(addressKey(address))) return;
     audit.record({
       event: "AuthFailure",

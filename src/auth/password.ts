@@ -8,8 +8,12 @@ import { effectiveDatabases } from "./effective-databases.ts";
 import type { AuthMethod, Claims, Identity } from "./identity.ts";
 
 /** Why this user may not log in now, however it proves who it is. @returns undefined when it may */
-export function loginRefusal(record: PrincipalRecord, now: Date): "login_disabled" | "expired" | undefined {
+export function loginRefusal(
+  record: PrincipalRecord,
+  now: Date,
+): "login_disabled" | "expired" | "provider_dropped" | undefined {
   if (!record.canLogin) return "login_disabled";
+  if (record.isOrphaned === true) return "provider_dropped";
   if (record.validUntil !== undefined && record.validUntil <= now) return "expired";
   return undefined;
 }

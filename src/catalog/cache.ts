@@ -1,9 +1,10 @@
-/** Principals and their API keys in memory, so that a login asks PostgreSQL nothing; kept current by own writes, LISTEN and polling. */
+/** Principals, their API keys and OIDC providers in memory, so that a login asks PostgreSQL nothing; kept current by own writes, LISTEN and polling. */
 
 import type { Pool } from "pg";
 import { type ApiKeyRecord, loadApiKeys, loadApiKeysOf } from "./api-keys.ts";
 import type { ChangeListener } from "./change-listener.ts";
 import { catalogChannel } from "./migrations.ts";
+import { loadOidcProviders, type OidcProviderRecord } from "./oidc-providers.ts";
 import { loadTenants, type Tenant } from "./tenants.ts";
 import { loadUsers, loadUsersById, type PrincipalRecord } from "./users.ts";
 
@@ -24,6 +25,7 @@ export class PrincipalCache {
   #keysByOwner = new Map<number, readonly ApiKeyRecord[]>();
   #keysById = new Map<string, ApiKeyRecord>();
   #tenants = new Map<number, Tenant>();
+  #providers: readonly OidcProviderRecord[] = [];
   #version: string | undefined;
   /** Loads run one after another, so that an older snapshot never replaces a newer one. */
   #lastLoad: Promise<void> = Promise.resolve();
@@ -77,6 +79,11 @@ export class PrincipalCache {
     return undefined;
   }
 
+  /** The OIDC providers, by name. */
+  providers(): readonly OidcProviderRecord[] {
+    return this.#providers;
+  }
+
   all(): IterableIterator<PrincipalRecord> {
     return this.#byId.values();
   }
@@ -87,13 +94,15 @@ export class PrincipalCache {
     return () => this.#changeListeners.delete(listener);
   }
 
-  /** Reads these users and all tenants again: for the writer, whose own next login must see what it wrote. */
+  /** Reads these users, all tenants and all providers again: for the writer, whose own next login must see what it wrote. */
   reload(ids: readonly number[]): Promise<void> {
     return this.#inOrder(async () => {
       const records = await loadUsersById(this.#options.pool, ids);
       const keys = await loadApiKeysOf(this.#options.pool, ids);
       const tenants = await loadTenants(this.#options.pool);
+      const providers = await loadOidcProviders(this.#options.pool);
       this.#tenants = new Map(tenants.map((tenant) => [tenant.id, tenant]));
+      this.#providers = providers;
       for (const id of ids) {
         this.#forget(id);
         for (const { keyId } of this.keysOf(id)) this.#keysById.delete(keyId);
@@ -114,7 +123,9 @@ export class PrincipalCache {
       const records = await loadUsers(this.#options.pool);
       const keys = await loadApiKeys(this.#options.pool);
       const tenants = await loadTenants(this.#options.pool);
+      const providers = await loadOidcProviders(this.#options.pool);
       this.#tenants = new Map(tenants.map((tenant) => [tenant.id, tenant]));
+      this.#providers = providers;
       this.#byName = new Map();
       this.#byId = new Map();
       this.#keysByOwner = byOwner(keys);

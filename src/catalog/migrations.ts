@@ -181,6 +181,15 @@ const migrations: readonly string[] = [
      new_owner_oid pg_catalog.oid,
      dropped_at timestamptz NOT NULL DEFAULT pg_catalog.now()
    );`,
+  // Whom the principals of kind external are: `source` tells providers of this catalog from those of a configuration file.
+  `CREATE TABLE nodedb.external_identity (
+     principal_id pg_catalog.int8 PRIMARY KEY REFERENCES nodedb.principal (id) ON DELETE CASCADE,
+     source text NOT NULL CHECK (source IN ('catalog', 'configuration')),
+     provider text NOT NULL,
+     issuer text NOT NULL,
+     subject text NOT NULL,
+     UNIQUE (source, provider, issuer, subject)
+   );`,
 ];
 
 /** The version that this program reads and writes. */

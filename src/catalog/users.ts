@@ -29,8 +29,13 @@ export interface PrincipalRecord {
   readonly roles: readonly string[];
   /** The roles held and those that custom roles among them inherit; what rights are measured by. */
   readonly effectiveRoles: readonly string[];
-  /** The databases of a service account, or of a stand-alone key that has a list; undefined: as PostgreSQL lets it in. */
+  /**
+   * The databases of a service account, or of a stand-alone key or an external identity that has a list; undefined: as PostgreSQL
+   * lets it in.
+   */
   readonly databases: readonly string[] | undefined;
+  /** Present, and true, for an external identity whose provider is in the catalog no more. */
+  readonly isOrphaned?: boolean;
 }
 
 interface PrincipalRow {
@@ -47,6 +52,7 @@ interface PrincipalRow {
   readonly roles: string[];
   readonly effective_roles: string[];
   readonly databases: string[] | null;
+  readonly is_orphaned: boolean;
 }
 
 /** Farthest moments that a Date can hold; PostgreSQL's reach further. */
@@ -64,7 +70,12 @@ const selectPrincipal = `
            WHEN 'service_account' THEN ARRAY(
              SELECT d.database FROM nodedb.principal_database d WHERE d.principal_id = p.id ORDER BY d.ordinal)
            WHEN 'api_key' THEN (SELECT k.databases FROM nodedb.api_key k WHERE k.owner_id = p.id LIMIT 1)
-         END AS databases
+           WHEN 'external' THEN nullif(ARRAY(
+             SELECT d.database FROM nodedb.principal_database d WHERE d.principal_id = p.id ORDER BY d.ordinal), '{}')
+         END AS databases,
+         EXISTS (SELECT FROM nodedb.external_identity e
+                  WHERE e.principal_id = p.id AND e.source = 'catalog' AND NOT EXISTS (
+                    SELECT FROM nodedb.oidc_provider o WHERE o.name = e.provider AND o.issuer = e.issuer)) AS is_orphaned
     FROM nodedb.principal p`;
 
 /** A moment in milliseconds as a Date. @returns undefined for none, and for one that is later than any Date */
@@ -87,6 +98,7 @@ function toRecord(row: PrincipalRow): PrincipalRecord {
     roles: row.roles,
     effectiveRoles: row.effective_roles,
     databases: row.databases ?? undefined,
+    ...(row.is_orphaned ? { isOrphaned: true } : {}),
   };
 }
 
@@ -159,7 +171,7 @@ export interface UserChanges {
   readonly canLogin?: boolean;
   readonly validUntil?: string | null;
   readonly connectionLimit?: number;
-  readonly defaultDatabase?: string;
+  readonly defaultDatabase?: string | null;
   readonly name?: string;
   readonly roleVersion?: number;
 }
@@ -215,7 +227,7 @@ export async function countUsableSuperusers(client: Queryable): Promise<number> 
   return result.rows[0]?.count ?? 0;
 }
 
-/** Replaces the databases of a service account. */
+/** Replaces the databases of a service account or an external identity. */
 export async function replaceDatabases(
   client: Queryable,
   id: number,

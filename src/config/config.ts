@@ -1,8 +1,24 @@
 /** The configuration as the program sees it: parsed, in fixed units, with every default filled in. */
 
+import type { KeyObject } from "node:crypto";
 import type { Secret } from "./secret.ts";
 
 export type UpstreamTls = "disable" | "prefer" | "verify-full";
+
+/** An issuer of tokens that the configuration names, and what its signatures are checked with. */
+export interface ConfiguredProvider {
+  readonly name: string;
+  readonly issuer: string;
+  readonly audience: string;
+  readonly tenantId: number;
+  /** Of everybody whom it vouches for. */
+  readonly roles: readonly string[];
+  readonly algorithms: readonly string[];
+  readonly keys: /** undefined: found by discovery. */
+    | { readonly kind: "jwks"; readonly url: string | undefined }
+    | { readonly kind: "public_key"; readonly key: KeyObject }
+    | { readonly kind: "secret"; readonly key: KeyObject };
+}
 
 export interface Config {
   readonly server: {
@@ -68,6 +84,18 @@ export interface Config {
     readonly loginAttemptsPerIpPerMin: number;
     /** Failures only; 0 is unlimited. */
     readonly loginAttemptsPerUserPerMin: number;
+    readonly jwks: {
+      readonly providers: readonly ConfiguredProvider[];
+      readonly allowedAlgorithms: readonly string[];
+      readonly clockSkewMs: number;
+      readonly refreshMs: number;
+      readonly minRefetchMs: number;
+      readonly maxStaleMs: number;
+      /** Whether issuers may have private addresses. */
+      readonly allowPrivate: boolean;
+      /** Name behind `$auth.` → claim, or dotted path to one. */
+      readonly claims: Readonly<Record<string, string>>;
+    };
     /** Whether a key is taken as a password by the PostgreSQL protocol. */
     readonly apiKeys: { readonly pgwire: boolean };
   };

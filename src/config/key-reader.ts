@@ -60,6 +60,23 @@ export class KeyReader {
     return this.#read(key) as Choice<Name> | undefined;
   }
 
+  choices(key: KeyOfKind<"choices">["key"]): readonly string[] {
+    const value = this.#read(key);
+    return Array.isArray(value) ? (value as readonly string[]) : [];
+  }
+
+  map(key: KeyOfKind<"map">["key"]): Readonly<Record<string, string>> {
+    const value = this.#read(key);
+    return typeof value === "object" && !Array.isArray(value)
+      ? (value as Readonly<Record<string, string>>)
+      : {};
+  }
+
+  tables(key: KeyOfKind<"tables">["key"]): readonly Readonly<Record<string, unknown>>[] {
+    const value = this.#read(key);
+    return Array.isArray(value) ? (value as readonly Readonly<Record<string, unknown>>[]) : [];
+  }
+
   /** Notes a mistake at the place where the key was set. */
   blame(key: KeyName, message: string): void {
     const variable = this.#variable(key);
@@ -98,6 +115,20 @@ export class KeyReader {
       return;
     }
     const names = [...keysByName.keys()];
+    const table = names.find(
+      (name) => keysByName.get(name)?.type.kind === "map" && leaf.key.startsWith(`${name}.`),
+    );
+    if (table !== undefined) {
+      const known = this.#leaves.get(keysByName.get(table)?.key ?? table);
+      const added = { [leaf.key.slice(table.length + 1)]: leaf.value };
+      const value = { ...(known?.value as Record<string, unknown> | undefined), ...added };
+      this.#leaves.set(keysByName.get(table)?.key ?? table, {
+        key: table,
+        value,
+        line: known?.line ?? leaf.line,
+      });
+      return;
+    }
     if (names.some((name) => name.startsWith(`${leaf.key}.`))) {
       const isEmptyTable = typeof leaf.value === "object" && !Array.isArray(leaf.value);
       if (!isEmptyTable) {
@@ -136,6 +167,10 @@ export class KeyReader {
     if (leaf === undefined) {
       return entry.default === undefined ? undefined : this.#check(entry, entry.default, false);
     }
+    if (typeof leaf.value === "object") {
+      const value = this.#interpolateAll(key, leaf.value);
+      return value === undefined ? undefined : this.#check(entry, value, false);
+    }
     if (typeof leaf.value !== "string") {
       return this.#check(entry, leaf.value, false);
     }
@@ -157,6 +192,18 @@ export class KeyReader {
         : `must be ${outcome.expected}`,
     );
     return undefined;
+  }
+
+  /** In each text of a list or a table. @returns undefined when a variable is not set */
+  #interpolateAll(key: KeyName, value: unknown): unknown {
+    if (typeof value === "string") return this.#interpolate(key, value);
+    if (Array.isArray(value)) {
+      const entries = value.map((entry) => this.#interpolateAll(key, entry));
+      return entries.includes(undefined) ? undefined : entries;
+    }
+    if (typeof value !== "object" || value === null || value instanceof Date) return value;
+    const entries = Object.entries(value).map(([name, entry]) => [name, this.#interpolateAll(key, entry)]);
+    return entries.some(([, entry]) => entry === undefined) ? undefined : Object.fromEntries(entries);
   }
 
   /** Replaces `${VAR}`; `$${` stands for `${` itself. @returns undefined when a variable is not set */

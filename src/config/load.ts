@@ -4,6 +4,7 @@ import { readFileSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { builtInRoles } from "./built-in-roles.ts";
 import type { Config, ConfigMistake, UpstreamTls } from "./config.ts";
+import { readJwtProviders } from "./jwt-providers.ts";
 import { KeyReader } from "./key-reader.ts";
 import { configKeys } from "./schema.ts";
 import { Secret } from "./secret.ts";
@@ -29,6 +30,8 @@ export interface LoadOptions {
 export type LoadOutcome =
   | { readonly ok: true; readonly config: Config; readonly file: string | undefined }
   | { readonly ok: false; readonly mistakes: readonly ConfigMistake[] };
+
+const defaultClaims = configKeys.find((entry) => entry.key === "auth.jwks.claims")?.default;
 
 const defaultFile = "nodedb.toml";
 
@@ -101,6 +104,7 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
       lockoutDurationMs: reader.number("auth.lockout_duration"),
       loginAttemptsPerIpPerMin: reader.number("auth.login_attempts_per_ip_per_min"),
       loginAttemptsPerUserPerMin: reader.number("auth.login_attempts_per_user_per_min"),
+      jwks: readJwks(),
       apiKeys: { pgwire: reader.boolean("auth.api_keys.pgwire") },
     },
     http: {
@@ -143,6 +147,26 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
       );
     }
     return outcome.address;
+  }
+
+  function readJwks(): Config["auth"]["jwks"] {
+    const allowedAlgorithms = reader.choices("auth.jwks.allowed_algorithms");
+    const claims = reader.map("auth.jwks.claims");
+    for (const name of ["roles", "tenant_id"].filter((reserved) => Object.hasOwn(claims, reserved))) {
+      reader.blame("auth.jwks.claims", `must not hold ${name}, which is the catalog's to say`);
+    }
+    return {
+      providers: readJwtProviders(reader.tables("auth.jwks.providers"), allowedAlgorithms, files, (message) =>
+        reader.blame("auth.jwks.providers", message),
+      ),
+      allowedAlgorithms,
+      clockSkewMs: reader.number("auth.jwks.clock_skew"),
+      refreshMs: reader.number("auth.jwks.refresh"),
+      minRefetchMs: reader.number("auth.jwks.min_refetch"),
+      maxStaleMs: reader.number("auth.jwks.max_stale"),
+      allowPrivate: reader.boolean("auth.jwks.allow_private"),
+      claims: { ...defaultClaims, ...claims },
+    };
   }
 
   function readSuperuserName(): string {

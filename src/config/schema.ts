@@ -8,7 +8,13 @@ export type KeyType =
   | { readonly kind: "integer"; readonly min: number; readonly max: number; readonly unit: string }
   | { readonly kind: "duration"; readonly minMs: number }
   | { readonly kind: "size"; readonly minBytes: number; readonly maxBytes: number }
-  | { readonly kind: "choice"; readonly choices: readonly string[] };
+  | { readonly kind: "choice"; readonly choices: readonly string[] }
+  /** One or more of them. */
+  | { readonly kind: "choices"; readonly choices: readonly string[] }
+  /** A table of texts under names that the administrator chooses. */
+  | { readonly kind: "map"; readonly of: string }
+  /** An array of tables. */
+  | { readonly kind: "tables"; readonly of: string };
 
 export interface ConfigKey {
   readonly key: string;
@@ -16,10 +22,10 @@ export interface ConfigKey {
   readonly alias?: string;
   readonly type: KeyType;
   /** As it would stand in the file. Absent: off, or worked out as `defaultDoc` says. */
-  readonly default?: string | number | boolean;
+  readonly default?: string | number | boolean | readonly string[] | Readonly<Record<string, string>>;
   readonly defaultDoc?: string;
   /** What nodedb.toml.example shows when there is no default. */
-  readonly example?: string;
+  readonly example?: string | readonly Readonly<Record<string, string | number>>[];
   readonly env?: string;
   readonly doc: string;
   /** Whether a reload applies it; the others need a restart. */
@@ -34,6 +40,9 @@ const duration = (minMs: number) => ({ kind: "duration", minMs }) as const;
 const kib = 1024;
 const mib = 1024 * kib;
 const size = (minBytes: number, maxBytes: number) => ({ kind: "size", minBytes, maxBytes }) as const;
+
+/** Of key pairs. Not `none`, and no HMAC: only a provider that has a secret takes those (RFC 8725 section 2.1). */
+const signatureAlgorithms = ["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "EdDSA"] as const;
 
 export const configKeys = [
   {
@@ -313,6 +322,74 @@ export const configKeys = [
     type: { kind: "boolean" },
     default: true,
     doc: "Whether PostgreSQL clients may give an API key as the password of the user, service account or key whose name they log in with.",
+    live: false,
+  },
+  {
+    key: "auth.jwks.providers",
+    alias: "auth.jwt.providers",
+    type: {
+      kind: "tables",
+      of: "issuer, audience, and optionally name, jwks_url, tenant_id, roles, jwt_secret_file, public_key_file",
+    },
+    defaultDoc: "none",
+    example: [{ issuer: "https://id.example.com/", audience: "nodedb-api" }],
+    doc: 'Issuers of tokens, beside those of CREATE OIDC PROVIDER. Without jwks_url the keys are found by discovery; with public_key_file (PEM) or jwt_secret_file (HS256, HS384, HS512 by the secret\'s length: 32, 48, 64 bytes) there is one. Their users are of tenant_id (default 1) and hold roles (default ["readonly"]).',
+    live: false,
+  },
+  {
+    key: "auth.jwks.allowed_algorithms",
+    alias: "auth.jwt.allowed_algorithms",
+    type: { kind: "choices", choices: signatureAlgorithms },
+    default: ["ES256", "ES384", "RS256"],
+    doc: "Signatures that tokens may have, where CREATE OIDC PROVIDER does not name others.",
+    live: false,
+  },
+  {
+    key: "auth.jwks.clock_skew",
+    alias: "auth.jwt.clock_skew",
+    type: duration(0),
+    default: "60s",
+    doc: "How far the clocks of an issuer and of this machine may be apart.",
+    live: false,
+  },
+  {
+    key: "auth.jwks.refresh",
+    alias: "auth.jwt.refresh",
+    type: duration(1000),
+    default: "1h",
+    doc: "Age at which an issuer's keys are fetched again, in the background.",
+    live: false,
+  },
+  {
+    key: "auth.jwks.min_refetch",
+    alias: "auth.jwt.min_refetch",
+    type: duration(0),
+    default: "30s",
+    doc: "Least time between two fetches, also for a token whose key is not known; it doubles with each failure, up to sixteen times.",
+    live: false,
+  },
+  {
+    key: "auth.jwks.max_stale",
+    alias: "auth.jwt.max_stale",
+    type: duration(1000),
+    default: "24h",
+    doc: "How long keys are used while they cannot be fetched again, a restart included; then tokens are refused.",
+    live: false,
+  },
+  {
+    key: "auth.jwks.allow_private",
+    alias: "auth.jwt.allow_private",
+    type: { kind: "boolean" },
+    default: false,
+    doc: "Whether issuers may be asked at private and link-local addresses. A URL of localhost or of a loopback address always may.",
+    live: false,
+  },
+  {
+    key: "auth.jwks.claims",
+    alias: "auth.jwt.claims",
+    type: { kind: "map", of: "claims, or dotted paths to them" },
+    default: { id: "sub", role: "role", org_id: "org_id", scopes: "scope" },
+    doc: "What $auth.… reads of a token, each name with its claim. What is given is added to the default. roles and tenant_id are never a token's to say.",
     live: false,
   },
   {

@@ -3,7 +3,13 @@
 import { type KeyType, maxDurationDays } from "./schema.ts";
 
 /** Durations are in milliseconds, sizes in bytes. */
-export type ParsedValue = string | number | boolean;
+export type ParsedValue =
+  | string
+  | number
+  | boolean
+  | readonly string[]
+  | Readonly<Record<string, string>>
+  | readonly Readonly<Record<string, unknown>>[];
 
 export type ParseOutcome =
   | { readonly ok: true; readonly value: ParsedValue }
@@ -55,7 +61,25 @@ export function parseValue(type: KeyType, value: unknown, isText: boolean): Pars
     }
     case "choice":
       return typeof value === "string" && type.choices.includes(value) ? { ok: true, value } : refuse;
+    case "choices": {
+      const isList = Array.isArray(value) && value.length > 0;
+      return isList && value.every((entry) => type.choices.includes(entry)) ? { ok: true, value } : refuse;
+    }
+    case "map": {
+      const isMap =
+        isTable(value) &&
+        Object.entries(value).every(
+          ([name, text]) => /^[a-z_][a-z0-9_]{0,62}$/.test(name) && typeof text === "string" && text !== "",
+        );
+      return isMap ? { ok: true, value: value as Readonly<Record<string, string>> } : refuse;
+    }
+    case "tables":
+      return Array.isArray(value) && value.every(isTable) ? { ok: true, value } : refuse;
   }
+}
+
+function isTable(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date);
 }
 
 /** `30s`, `10m`, `1h`; 0 needs no unit. @returns undefined when it is none of these */
@@ -97,5 +121,11 @@ export function describeType(type: KeyType): string {
     }
     case "choice":
       return type.choices.map((choice) => `"${choice}"`).join(", ");
+    case "choices":
+      return `a list of ${type.choices.map((choice) => `"${choice}"`).join(", ")}`;
+    case "map":
+      return `a table of ${type.of}`;
+    case "tables":
+      return `a list of tables of ${type.of}`;
   }
 }

@@ -65,31 +65,40 @@ export async function alterUser(
     ? verifierFor(deps, options.password, expected)
     : undefined;
   await Promise.allSettled([early]);
-  return alter(deps, statement, context, isOwnRight, async ({ client, caller }, user) => {
-    if (options.unsupported !== undefined) {
-      const { message, hint, position } = options.unsupported;
-      throw new SqlError("feature_not_supported", message, { hint, position });
-    }
-    const keys = options.password === undefined ? [] : await loadApiKeysOf(client, [user.id]);
-    const ofKeys = parametersOfKeys(keys, new Date());
-    const isAsExpected = ofKeys === undefined || (expected && isSameParameters(ofKeys, expected));
-    const verifier = await (isAsExpected && early ? early : verifierFor(deps, options.password, ofKeys));
-    if (options.roles !== undefined) {
-      refuseOwnRoles(caller, user);
-      const added = await resolveGrantableRoles(client, caller, options.roles, user.tenantId);
-      await replaceRoles(client, user.id, [...new Set([...user.roles, ...added])]);
-    }
-    const changes: UserChanges = {
-      ...(verifier === undefined ? {} : { scramVerifier: await verifierInTransit(client, verifier) }),
-      ...(options.canLogin === undefined ? {} : { canLogin: options.canLogin }),
-      ...(options.connectionLimit === undefined ? {} : { connectionLimit: options.connectionLimit }),
-      ...(options.validUntil === undefined
-        ? {}
-        : { validUntil: await parseTimestamp(client, options.validUntil, context) }),
-    };
-    await updateUserRow(client, user.id, changes);
-    return deps.areKeysPasswords ? cutOffNotices(verifier, keys) : [];
-  });
+  // An external identity can be kept out; the rest is its provider's to say.
+  const mayBeExternal = options.password === undefined && options.roles === undefined;
+  return alter(
+    deps,
+    statement,
+    context,
+    isOwnRight,
+    async ({ client, caller }, user) => {
+      if (options.unsupported !== undefined) {
+        const { message, hint, position } = options.unsupported;
+        throw new SqlError("feature_not_supported", message, { hint, position });
+      }
+      const keys = options.password === undefined ? [] : await loadApiKeysOf(client, [user.id]);
+      const ofKeys = parametersOfKeys(keys, new Date());
+      const isAsExpected = ofKeys === undefined || (expected && isSameParameters(ofKeys, expected));
+      const verifier = await (isAsExpected && early ? early : verifierFor(deps, options.password, ofKeys));
+      if (options.roles !== undefined) {
+        refuseOwnRoles(caller, user);
+        const added = await resolveGrantableRoles(client, caller, options.roles, user.tenantId);
+        await replaceRoles(client, user.id, [...new Set([...user.roles, ...added])]);
+      }
+      const changes: UserChanges = {
+        ...(verifier === undefined ? {} : { scramVerifier: await verifierInTransit(client, verifier) }),
+        ...(options.canLogin === undefined ? {} : { canLogin: options.canLogin }),
+        ...(options.connectionLimit === undefined ? {} : { connectionLimit: options.connectionLimit }),
+        ...(options.validUntil === undefined
+          ? {}
+          : { validUntil: await parseTimestamp(client, options.validUntil, context) }),
+      };
+      await updateUserRow(client, user.id, changes);
+      return deps.areKeysPasswords ? cutOffNotices(verifier, keys) : [];
+    },
+    mayBeExternal,
+  );
 }
 
 /** Tells which keys the new password leaves without use on pgwire: a client that hashed it itself chose another salt. */
@@ -187,6 +196,7 @@ export function renameUser(
  *
  * @param isOwnRight whether a user may do this to itself without being an admin
  * @param change gives the notices for the client
+ * @param mayBeExternal whether it may be done to an external identity too
  */
 function alter(
   deps: ExecutorDependencies,
@@ -198,6 +208,7 @@ function alter(
   context: ExecutionContext,
   isOwnRight: boolean,
   change: (scope: StatementScope, user: PrincipalRecord) => Promise<readonly string[] | undefined>,
+  mayBeExternal = false,
 ): Result {
   return runWrite(deps, context, async (scope) => {
     const { client, caller } = scope;
@@ -210,7 +221,7 @@ function alter(
     if (!(isSelf && isOwnRight)) requireAdmin(caller, isSelf ? "change this of a user" : "alter other users");
     if (found.kind === "missing") throw missingUser(found);
     const { user } = found;
-    requireKind(user, "user", statement.user.position);
+    if (!(mayBeExternal && user.kind === "external")) requireKind(user, "user", statement.user.position);
     requireNotAbove(caller, user, "alter this user");
     const notices = await change(scope, user);
     if (isSuperuser(user) && (await countUsableSuperusers(client)) === 0) {

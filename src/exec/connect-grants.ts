@@ -53,6 +53,13 @@ export function changeConnect(
   });
 }
 
+/** Which statement says where principals that are no users may go. */
+const databaseStatements = {
+  service_account: "ALTER SERVICE ACCOUNT … SET DATABASES",
+  api_key: "ALTER API KEY … SET DATABASES",
+  external: "ALTER OIDC PROVIDER … SET CLAIM MAPPING",
+} as const;
+
 /** The PostgreSQL role that is to get the privilege, when the caller may give it to that one. */
 function pgRoleOf(caller: PrincipalRecord, found: FoundRole): string {
   switch (found.kind) {
@@ -73,10 +80,7 @@ function pgRoleOf(caller: PrincipalRecord, found: FoundRole): string {
       if (kind !== "user") {
         throw new SqlError("wrong_object_type", `"${found.name}" is not a user`, {
           position: found.position,
-          hint:
-            kind === "service_account"
-              ? "Use ALTER SERVICE ACCOUNT … SET DATABASES."
-              : "Use ALTER API KEY … SET DATABASES.",
+          hint: `Use ${databaseStatements[kind]}.`,
         });
       }
       requireNotAbove(caller, found.principal, "do this to this user");

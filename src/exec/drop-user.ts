@@ -58,7 +58,7 @@ async function findAll(
     if (entry.kind === "missing" && !statement.ifExists) throw missingUser(entry);
     if (entry.kind !== "user") continue;
     if (entry.user.id === caller.id) throw denied("cannot drop your own user");
-    requireKind(entry.user, "user");
+    if (entry.user.kind !== "external") requireKind(entry.user, "user");
     requireNotAbove(caller, entry.user, "drop this user");
   }
   return found;
@@ -84,7 +84,8 @@ export async function findNewOwner(
       position: reassignTo.position,
     });
   }
-  if (found.user.kind === "api_key") throw wrongKind(found.user, "user", reassignTo.position);
+  if (found.user.kind === "api_key" || found.user.kind === "external")
+    throw wrongKind(found.user, "user", reassignTo.position);
   requireNotAbove(caller, found.user, "reassign objects to this user");
   return found.user.name;
 }

@@ -60,7 +60,12 @@ export async function findKeyOwner(
     throw new SqlError("undefined_object", `${noun} "${found.name}" does not exist`, { position });
   }
   const { user } = found;
-  if (user.kind === "api_key" || (ownerKind !== "any" && ownerKind !== user.kind)) {
+  // A key would outlive what its provider says of an external identity.
+  if (
+    user.kind === "api_key" ||
+    user.kind === "external" ||
+    (ownerKind !== "any" && ownerKind !== user.kind)
+  ) {
     throw wrongKind(user, ownerKind === "any" ? "user" : ownerKind, position);
   }
   requireNotAbove(caller, user, "create API keys of this user");

@@ -119,7 +119,11 @@ function requireRole(found: FoundRole, onlyOurs: boolean): void {
 function requireGrantee(found: FoundRole): PrincipalRecord {
   switch (found.kind) {
     case "principal":
-      return found.principal;
+      if (found.principal.kind !== "external") return found.principal;
+      throw new SqlError("wrong_object_type", `"${found.name}" is an external identity`, {
+        position: found.position,
+        hint: "Its roles come from the claim mapping of its provider: use ALTER OIDC PROVIDER … SET CLAIM MAPPING.",
+      });
     case "missing":
       throw missingRole(found);
     case "foreign":

@@ -1,5 +1,6 @@
 /** CREATE, ALTER, DROP and SHOW OIDC PROVIDER. */
 
+import { externalPrincipalsOf } from "../catalog/external-identities.ts";
 import {
   createOidcProviderRow,
   deleteOidcProviderRow,
@@ -57,6 +58,7 @@ export function alterOidcProvider(
     requireSuperuser(scope.caller);
     const before = await findOidcProvider(scope.client, name.text);
     if (before === undefined) throw missingProvider(name);
+    await touchExternals(scope, name);
     const settings = await checkSettings(scope, statement.options, before);
     await refuseAmbiguous(scope, settings, name.text);
     await updateOidcProviderRow(scope.client, name.text, settings);
@@ -85,12 +87,14 @@ export function dropOidcProvider(
 ): Result {
   const { name } = statement;
   const tag = "DROP OIDC PROVIDER";
-  return runWrite(deps, context, async ({ client, caller }) => {
-    requireSuperuser(caller);
+  return runWrite(deps, context, async (scope) => {
+    const { client } = scope;
+    requireSuperuser(scope.caller);
     if ((await findOidcProvider(client, name.text)) === undefined) {
       if (!statement.ifExists) throw missingProvider(name);
       return { tag, notices: [`OIDC provider "${name.text}" does not exist, skipping`] };
     }
+    await touchExternals(scope, name);
     await deleteOidcProviderRow(client, name.text);
     return { tag, notices: [] };
   });
@@ -138,6 +142,11 @@ export function showOidcProviders(deps: ExecutorDependencies, context: Execution
     ]);
     return table(oidcProviderColumns, rows);
   });
+}
+
+/** Whoever came by this provider: it may not vouch for them any more. */
+async function touchExternals({ client, touch }: StatementScope, name: Name): Promise<void> {
+  for (const id of await externalPrincipalsOf(client, name.text)) touch(id);
 }
 
 function requireSuperuser(caller: PrincipalRecord): void {

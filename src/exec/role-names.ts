@@ -15,6 +15,9 @@ import type { ExecutionContext } from "./context.ts";
 /** PostgreSQL's NAMEDATALEN less one; longer names would be cut there, and two users could become one role. */
 const maxNameBytes = 63;
 
+/** What the roles of external identities begin with: whoever could take such a name would be in the way of its owner. */
+export const externalRolePrefix = "oidc:";
+
 /** Names that PostgreSQL, its grammar or the built-in roles and their groups have taken. */
 export function isReservedName(name: string): boolean {
   return (
@@ -28,8 +31,11 @@ export function isReservedName(name: string): boolean {
 
 /** @throws SqlError reserved_name */
 export function refuseReservedName(name: Name): void {
-  if (!isReservedName(name.text)) return;
-  throw new SqlError("reserved_name", `role name "${name.text}" is reserved`, { position: name.position });
+  if (isReservedName(name.text)) throw reservedName(name);
+}
+
+function reservedName({ text, position }: Name): SqlError {
+  return new SqlError("reserved_name", `role name "${text}" is reserved`, { position });
 }
 
 /**
@@ -39,6 +45,7 @@ export function refuseReservedName(name: Name): void {
  */
 export function checkNewName(name: Name): void {
   refuseReservedName(name);
+  if (name.text.startsWith(externalRolePrefix)) throw reservedName(name);
   const length = Buffer.byteLength(name.text, "utf8");
   if (length > 0 && length <= maxNameBytes && !name.text.includes("\0")) return;
   throw new SqlError(

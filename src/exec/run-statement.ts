@@ -43,7 +43,7 @@ export async function runWrite<T>(
 
 /** What has to follow the commit of changes to these principals: cache, sessions, default privileges. */
 export async function followUp(deps: ExecutorDependencies, touched: ReadonlySet<number>): Promise<void> {
-  if (touched.size === 0) return;
+  // Without any of them too: tenants and providers are read again with them.
   await translateErrors(() => deps.catalog.cache.reload([...touched]));
   for (const id of touched) {
     const { cache } = deps.catalog;

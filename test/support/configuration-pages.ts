@@ -24,7 +24,7 @@ export function renderExample(): string {
       `Default: ${defaultOf(key)}.`,
       ...(key.env === undefined ? [] : [`Environment: ${key.env}.`]),
     ];
-    text += `\n${wrap(key.doc)}${wrap(facts.join(" "))}#${name} = ${JSON.stringify(key.default ?? key.example)}\n`;
+    text += `\n${wrap(key.doc)}${wrap(facts.join(" "))}#${name} = ${tomlOf(key.default ?? key.example)}\n`;
   }
   return text;
 }
@@ -50,7 +50,15 @@ export function renderEnvironmentTable(): string {
 }
 
 function defaultOf(key: ConfigKey): string {
-  return key.defaultDoc ?? JSON.stringify(key.default);
+  return key.defaultDoc ?? tomlOf(key.default);
+}
+
+function tomlOf(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(tomlOf).join(", ")}]`;
+  if (typeof value !== "object" || value === null) return JSON.stringify(value);
+  return `{ ${Object.entries(value)
+    .map(([name, entry]) => `${name} = ${tomlOf(entry)}`)
+    .join(", ")} }`;
 }
 
 function renderTable(head: readonly string[], rows: readonly (readonly string[])[]): string {

@@ -28,7 +28,7 @@ describe("nodedb.toml.example", () => {
     expect(Object.keys(flat).sort()).toEqual(keys.map((key) => key.key).sort());
     for (const key of keys) {
       if (key.default !== undefined) {
-        expect(flat[key.key], key.key).toBe(key.default);
+        expect(flat[key.key], key.key).toEqual(key.default);
       }
     }
     expect(load(text, { UPSTREAM_PASSWORD: "of no account" })).toMatchObject({ ok: true });
@@ -66,7 +66,7 @@ function load(text: string, env: Record<string, string>) {
 function flatten(table: Record<string, unknown>, prefix = ""): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(table).flatMap(([name, value]): [string, unknown][] =>
-      typeof value === "object" && value !== null
+      typeof value === "object" && value !== null && !keys.some((key) => key.key === prefix + name)
         ? Object.entries(flatten(value as Record<string, unknown>, `${prefix}${name}.`))
         : [[prefix + name, value]],
     ),

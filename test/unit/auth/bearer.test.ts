@@ -77,6 +77,13 @@ function authenticator(
       clock: () => 0,
     }),
     recordLogin: (identity) => used.push(identity),
+    tokens: {
+      providers: () => [],
+      findKey: () => Promise.reject(new Error("no provider is there to have keys")),
+      clockSkewMs: 0,
+      claimNames: {},
+      resolve: () => Promise.reject(new Error("no subject is known")),
+    },
     now: () => now,
   });
 }
@@ -122,6 +129,7 @@ describe("an API key as bearer", () => {
     ],
     ["with one more character", `${token}A`, owner, key, "malformed_token"],
     ["with a blank before it", ` ${token}`, owner, key, "malformed_token"],
+    ["that is a token of nobody we know", "e30.e30.e30", owner, key, "unacceptable_header"],
     ["of nothing", "", owner, key, "malformed_token"],
     ["as long as a book", "n".repeat(20_000), owner, key, "malformed_token"],
     ["that is revoked", token, owner, { ...key, isRevoked: true }, "key_revoked"],

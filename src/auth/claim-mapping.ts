@@ -11,11 +11,11 @@ export interface MappedAccess {
   readonly roles: readonly string[];
 }
 
-/** A verified token's payload. */
-export type Claims = Readonly<Record<string, unknown>>;
+/** A verified token's claims. */
+export type TokenPayload = Readonly<Record<string, unknown>>;
 
 /** Applies the rules in their order. */
-export function applyClaimMapping(rules: readonly ClaimMappingRule[], claims: Claims): MappedAccess {
+export function applyClaimMapping(rules: readonly ClaimMappingRule[], claims: TokenPayload): MappedAccess {
   const matching = rules.filter((rule) => isMatch(rule, claims));
   return {
     defaultDatabase: matching.find((rule) => rule.defaultDatabase !== undefined)?.defaultDatabase,
@@ -24,7 +24,7 @@ export function applyClaimMapping(rules: readonly ClaimMappingRule[], claims: Cl
   };
 }
 
-function isMatch(rule: ClaimMappingRule, claims: Claims): boolean {
+function isMatch(rule: ClaimMappingRule, claims: TokenPayload): boolean {
   const claim = findClaim(claims, rule.claim);
   // An array of arrays is not looked into: what it means is nobody's convention.
   const values: readonly unknown[] = Array.isArray(claim) ? claim : [claim];
@@ -37,7 +37,7 @@ function isMatch(rule: ClaimMappingRule, claims: Claims): boolean {
  * A dotted name is a literal key where there is such a key (`https://example.com/groups`), else a path through objects
  * (`realm_access.roles`).
  */
-function findClaim(claims: Claims, name: string): unknown {
+export function findClaim(claims: TokenPayload, name: string): unknown {
   if (Object.hasOwn(claims, name)) return claims[name];
   let found: unknown = claims;
   for (const step of name.split(".")) {

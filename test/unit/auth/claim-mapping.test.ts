@@ -1,14 +1,14 @@
 /** The rules of a claim mapping: which match, and what they give together. */
 
 import { describe, expect, it } from "vitest";
+import { applyClaimMapping, type TokenPayload } from "../../../src/auth/claim-mapping.ts";
 import type { ClaimMappingRule } from "../../../src/catalog/oidc-providers.ts";
-import { applyClaimMapping, type Claims } from "../../../src/exec/claim-mapping.ts";
 
 function rule(claim: string, value: string | null, effect: Partial<ClaimMappingRule> = {}): ClaimMappingRule {
   return { claim, value, defaultDatabase: undefined, addDatabases: [], addRoles: ["hit"], ...effect };
 }
 
-function matches(claim: string, value: string | null, claims: Claims): boolean {
+function matches(claim: string, value: string | null, claims: TokenPayload): boolean {
   return applyClaimMapping([rule(claim, value)], claims).roles.length === 1;
 }
 
@@ -33,7 +33,7 @@ describe("a claim mapping", () => {
     });
   });
 
-  it.each<[string, string | null, Claims, boolean]>([
+  it.each<[string, string | null, TokenPayload, boolean]>([
     ["groups", "eng", { groups: "eng" }, true],
     ["groups", "eng", { groups: "Eng" }, false],
     ["groups", "eng", { groups: "eng " }, false],
@@ -58,7 +58,7 @@ describe("a claim mapping", () => {
     expect(matches(claim, value, claims)).toBe(expected);
   });
 
-  it.each<[Claims, boolean]>([
+  it.each<[TokenPayload, boolean]>([
     [{ groups: "eng" }, true],
     [{ groups: 0 }, true],
     [{ groups: false }, true],
@@ -76,7 +76,7 @@ describe("a claim mapping", () => {
     expect(matches("groups", "*", claims)).toBe(expected);
   });
 
-  it.each<[string, Claims, boolean]>([
+  it.each<[string, TokenPayload, boolean]>([
     ["realm_access.roles", { realm_access: { roles: ["v"] } }, true],
     ["realm_access.roles", { "realm_access.roles": "v" }, true],
     // The literal key comes first, whatever it holds.
