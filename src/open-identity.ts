@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import { type BearerAuthenticator, createBearerAuthenticator } from "./auth/bearer.ts";
-import type { Identity } from "./auth/identity.ts";
+import { externalRolePrefix, type Identity } from "./auth/identity.ts";
 import type { JwksStatus } from "./auth/jwks-source.ts";
 import { JwksStore } from "./auth/jwks-store.ts";
 import type { LoginGuard } from "./auth/login-guard.ts";
@@ -29,6 +29,8 @@ export interface IdentityOptions {
 
 export interface IdentityServices {
   readonly bearer: BearerAuthenticator;
+  /** The issuer of the provider whose identities a user name of pgwire stands for: `oidc:<provider>`, or such a role's. */
+  issuerOf(user: string): string | undefined;
   /** Of every issuer that is asked for its keys, for /metrics. */
   jwksStatuses(): readonly JwksStatus[];
   close(): Promise<void>;
@@ -80,6 +82,11 @@ export function openIdentity(options: IdentityOptions): IdentityServices {
   });
   return {
     bearer,
+    issuerOf: (user) =>
+      providers.find(({ name }) => {
+        const everybody = `${externalRolePrefix}${name}`;
+        return user === everybody || user.startsWith(`${everybody}:`);
+      })?.issuer,
     jwksStatuses: () => store.statuses(),
     close: async () => {
       stopFollowing();

@@ -268,6 +268,9 @@ async function listenOn(
         columnsOf: resultColumns,
         cancelUpstream: cancelConnection,
         databaseExists: (name) => databaseNames.exists(name),
+        bearer: auth.pgwire.bearer
+          ? { authenticator: identities.bearer, issuerOf: identities.issuerOf }
+          : undefined,
         loginGuard,
         audit,
         recordLogin,

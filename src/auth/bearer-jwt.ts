@@ -54,6 +54,7 @@ export async function authenticateToken(
   const ends = identity.expiresAt;
   return {
     ok: true,
+    provider: provider.name,
     identity: {
       ...identity,
       // What the catalog says last: no claim takes its place.

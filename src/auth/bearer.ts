@@ -4,7 +4,7 @@ import type { PrincipalCache } from "../catalog/cache.ts";
 import { authenticateApiKey } from "./bearer-api-key.ts";
 import { authenticateToken, type TokenOptions } from "./bearer-jwt.ts";
 import { requireDatabase } from "./effective-databases.ts";
-import type { Identity, RefusalReason } from "./identity.ts";
+import { externalRolePrefix, type Identity, type RefusalReason } from "./identity.ts";
 import type { LoginGuard } from "./login-guard.ts";
 
 /** Where a token came from. */
@@ -15,11 +15,13 @@ export interface BearerSource {
   readonly database: string | undefined;
   /** Of a session that begins with this token; absent where each request brings it. */
   readonly sessionId?: string;
+  /** Whom the client claims to be, where its protocol has it say so: the token of somebody else is refused. */
+  readonly user?: string;
 }
 
 export type BearerOutcome =
-  | { readonly ok: true; readonly identity: Identity }
-  /** `provider` where the token named one that there is. */
+  /** `provider` where it is a token that names one which there is. */
+  | { readonly ok: true; readonly identity: Identity; readonly provider?: string }
   | { readonly ok: false; readonly reason: RefusalReason; readonly provider?: string };
 
 /** Checks tokens, counts and audits what it refuses, and notes the use of what it accepts. */
@@ -60,8 +62,11 @@ export function createBearerAuthenticator(options: BearerOptions): BearerAuthent
   return {
     authenticate: async (token, from) => {
       const barrier = guard.bearerRefusalFor(from.address);
-      const outcome: BearerOutcome =
+      const verified: BearerOutcome =
         barrier === undefined ? await verify(token) : { ok: false, reason: barrier };
+      const outcome: BearerOutcome = isOf(from.user, verified)
+        ? verified
+        : { ok: false, reason: "token_of_another" };
       if (!outcome.ok) {
         guard.recordBearerFailure(from.address, outcome.reason, outcome.provider);
         return outcome;
@@ -81,4 +86,14 @@ export function createBearerAuthenticator(options: BearerOptions): BearerAuthent
       return outcome;
     },
   };
+}
+
+/**
+ * Whether a token is of whom the client claims to be: the name of the principal, or `oidc:<provider>` for everybody whom that
+ * provider vouches for. A refused one is nobody's, and stays refused.
+ */
+function isOf(user: string | undefined, outcome: BearerOutcome): boolean {
+  if (user === undefined || !outcome.ok) return true;
+  const { identity, provider } = outcome;
+  return user === identity.role || (provider !== undefined && user === `${externalRolePrefix}${provider}`);
 }

@@ -20,6 +20,9 @@ export type JsonValue =
  */
 export type Claims = Readonly<Record<string, JsonValue>>;
 
+/** What the names of external identities begin with, and no other principal's; `oidc:<provider>` is whoever a token is of. */
+export const externalRolePrefix = "oidc:";
+
 /** Whom a session acts for. */
 export interface Principal {
   /** The catalog's key; stays the same over a rename. */
@@ -84,6 +87,7 @@ export type RefusalReason =
   | "wrong_secret"
   | "key_revoked"
   | "key_expired"
+  | "token_of_another"
   /** In the TLS handshake: of another authority, expired, revoked, for another purpose, or missing where one is required. */
   | "certificate_refused"
   | "certificate_without_name"

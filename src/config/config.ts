@@ -98,6 +98,10 @@ export interface Config {
     };
     /** Whether a key is taken as a password by the PostgreSQL protocol. */
     readonly apiKeys: { readonly pgwire: boolean };
+    readonly pgwire: {
+      /** Whether OAUTHBEARER is offered. */
+      readonly bearer: boolean;
+    };
   };
   readonly http: {
     readonly enabled: boolean;

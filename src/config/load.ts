@@ -106,6 +106,7 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
       loginAttemptsPerUserPerMin: reader.number("auth.login_attempts_per_user_per_min"),
       jwks: readJwks(),
       apiKeys: { pgwire: reader.boolean("auth.api_keys.pgwire") },
+      pgwire: { bearer: reader.boolean("auth.pgwire.bearer") },
     },
     http: {
       enabled: reader.boolean("http.enabled"),

@@ -451,6 +451,13 @@ export const configKeys = [
     live: false,
   },
   {
+    key: "auth.pgwire.bearer",
+    type: { kind: "boolean" },
+    default: false,
+    doc: "Whether PostgreSQL clients may log in with a token (OAUTHBEARER, PostgreSQL 18), encrypted or from this machine.",
+    live: false,
+  },
+  {
     key: "audit.level",
     type: { kind: "choice", choices: ["minimal", "standard", "full"] },
     default: "standard",

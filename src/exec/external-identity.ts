@@ -2,6 +2,7 @@
 
 import { createHash } from "node:crypto";
 import type { ExternalSubject } from "../auth/bearer-jwt.ts";
+import { externalRolePrefix } from "../auth/identity.ts";
 import { createExternalRow, setTenant } from "../catalog/external-identities.ts";
 import { findOidcProvider } from "../catalog/oidc-providers.ts";
 import { loadCustomRolesByName } from "../catalog/roles.ts";
@@ -20,7 +21,7 @@ import { isBuiltInRole } from "../upstream/built-in-groups.ts";
 import { reconcileConnect } from "../upstream/reconcile-connect.ts";
 import { reconcileRoles } from "../upstream/reconcile-roles.ts";
 import type { ExecutorDependencies } from "./context.ts";
-import { externalRolePrefix, roleExists } from "./role-names.ts";
+import { roleExists } from "./role-names.ts";
 import { desiredRoleOf, followUp, translateErrors } from "./run-statement.ts";
 
 /** What a principal is to be. */

@@ -1,5 +1,6 @@
 /** Which names a user may have. */
 
+import { externalRolePrefix } from "../auth/identity.ts";
 import {
   adoptReservedRole,
   findReservation,
@@ -14,9 +15,6 @@ import type { ExecutionContext } from "./context.ts";
 
 /** PostgreSQL's NAMEDATALEN less one; longer names would be cut there, and two users could become one role. */
 const maxNameBytes = 63;
-
-/** What the roles of external identities begin with: whoever could take such a name would be in the way of its owner. */
-export const externalRolePrefix = "oidc:";
 
 /** Names that PostgreSQL, its grammar or the built-in roles and their groups have taken. */
 export function isReservedName(name: string): boolean {

@@ -1,7 +1,8 @@
-/** From a client that has introduced itself to an Identity or a refusal: its certificate, or a SASL exchange (PostgreSQL manual 54.3). */
+/** The SASL conversation with a client: from the mechanisms offered to an Identity or a refusal (PostgreSQL manual 54.3). */
 
 import { randomBytes } from "node:crypto";
 import type { Identity, RefusalReason } from "../auth/identity.ts";
+import { oauthBearer } from "../auth/oauth-bearer.ts";
 import { identityOf } from "../auth/password.ts";
 import { lookupScramLogin, type ScramLoginOptions, settleScramLogin } from "../auth/scram-login.ts";
 import { SqlError } from "../errors/sql-error.ts";
@@ -10,6 +11,7 @@ import {
   offeredMechanisms,
   receiveClientFinal,
   receiveClientFirst,
+  type ServerChannelBinding,
   scramSha256Plus,
 } from "../scram/server-exchange.ts";
 import {
@@ -18,19 +20,26 @@ import {
   encodeAuthenticationSaslFinal,
 } from "../wire/backend-message.ts";
 import { decodeSaslInitialResponse, decodeSaslResponse } from "../wire/frontend-message.ts";
+import { maxAuthenticationMessageBytes, maxBearerMessageBytes } from "../wire/limits.ts";
 import type { Transport } from "../wire/transport.ts";
+import { type BearerOffer, runBearerExchange } from "./bearer-exchange.ts";
 import type { HandshakeReader } from "./handshake-reader.ts";
 
 export type AuthenticationOutcome =
   /** `finalMessage` is AuthenticationSASLFinal, still to be sent, together with AuthenticationOk. */
   | { readonly kind: "accepted"; readonly identity: Identity; readonly finalMessage: Buffer }
   | { readonly kind: "refused"; readonly reason: RefusalReason }
+  /** By its token, of which both outcomes have been counted and audited. */
+  | { readonly kind: "bearer_accepted"; readonly identity: Identity }
+  | { readonly kind: "bearer_refused"; readonly reason: RefusalReason }
+  | { readonly kind: "bearer_discovery" }
   | { readonly kind: "closed" };
 
 /**
  * Runs one exchange. It runs in full whoever asks: what is wrong with the user shows at its last step only.
  *
  * @param channelBinding tls-server-end-point data of the connection's certificate, if any
+ * @param bearer present where tokens are taken
  * @throws SqlError protocol_violation and its like for a client that does not speak SASL
  */
 export async function authenticateBySasl(
@@ -39,10 +48,12 @@ export async function authenticateBySasl(
   user: string,
   channelBinding: Buffer | undefined,
   logins: ScramLoginOptions,
+  bearer?: BearerOffer,
 ): Promise<AuthenticationOutcome> {
   const binding = { data: channelBinding };
-  transport.write(encodeAuthenticationSasl(offeredMechanisms(binding)));
-  const first = await reader.readSaslAnswer();
+  transport.write(encodeAuthenticationSasl(mechanismsOf(binding, bearer)));
+  const maxBytes = bearer === undefined ? maxAuthenticationMessageBytes : maxBearerMessageBytes;
+  const first = await reader.readSaslAnswer(maxBytes);
   if (first.kind === "closed") return { kind: "closed" };
   const initial = decodeSaslInitialResponse(first.body);
   const login = lookupScramLogin(logins, user, new Date());
@@ -50,9 +61,22 @@ export async function authenticateBySasl(
   if (clientFirst === null) {
     // A client may leave the first message out and be asked for it (RFC 4422 section 3.3).
     transport.write(encodeAuthenticationSaslContinue(""));
-    const late = await reader.readSaslAnswer();
+    const late = await reader.readSaslAnswer(maxBytes);
     if (late.kind === "closed") return { kind: "closed" };
     clientFirst = decodeSaslResponse(late.body);
+  }
+  if (bearer !== undefined && initial.mechanism === oauthBearer) {
+    const outcome = await runBearerExchange(reader, transport, clientFirst, bearer);
+    if (outcome === "closed") return { kind: "closed" };
+    if (outcome === "discovery") return { kind: "bearer_discovery" };
+    return outcome.ok
+      ? { kind: "bearer_accepted", identity: outcome.identity }
+      : { kind: "bearer_refused", reason: outcome.reason };
+  }
+  if (bearer?.isOnly === true) {
+    throw new SqlError("protocol_violation", "client selected an invalid SASL authentication mechanism", {
+      severity: "FATAL",
+    });
   }
   const begun = receiveClientFirst(
     {
@@ -81,6 +105,11 @@ export async function authenticateBySasl(
     identity: identityOf(record, key === undefined ? passwordMethod : "api-key", key),
     finalMessage: encodeAuthenticationSaslFinal(outcome.serverFinal),
   };
+}
+
+function mechanismsOf(binding: ServerChannelBinding, bearer: BearerOffer | undefined): readonly string[] {
+  if (bearer === undefined) return offeredMechanisms(binding);
+  return bearer.isOnly ? [oauthBearer] : [...offeredMechanisms(binding), oauthBearer];
 }
 
 function malformedExchange(outcome: MalformedExchange): SqlError {

@@ -55,14 +55,14 @@ export class HandshakeReader implements TransportHandler {
    * The next message, which must be the answer to a SASL request.
    * @throws SqlError FATAL protocol_violation when it is another or larger than a login needs
    */
-  async readSaslAnswer(): Promise<ClientMessage> {
+  async readSaslAnswer(maxBytes = maxAuthenticationMessageBytes): Promise<ClientMessage> {
     while (this.#bytes.length < 5) {
       this.#refuseOtherTypes();
       if (!(await this.#more())) return { kind: "closed" };
     }
     this.#refuseOtherTypes();
     const length = this.#bytes.readInt32BE(1);
-    if (length < 4 || length > maxAuthenticationMessageBytes) throw violation("invalid message length");
+    if (length < 4 || length > maxBytes) throw violation("invalid message length");
     while (this.#bytes.length < length + 1) {
       if (!(await this.#more())) return { kind: "closed" };
     }

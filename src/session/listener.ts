@@ -2,7 +2,6 @@
 
 import { randomUUID } from "node:crypto";
 import { createServer, type Server, type Socket } from "node:net";
-import { authenticateCertificate, type CertificateOutcome } from "../auth/certificate.ts";
 import { requireDatabase } from "../auth/effective-databases.ts";
 import type { Identity } from "../auth/identity.ts";
 import { mayStay } from "../auth/live-session.ts";
@@ -14,8 +13,8 @@ import { UpstreamError } from "../upstream/upstream-error.ts";
 import { encodeAuthenticationOk, encodeSqlError } from "../wire/backend-message.ts";
 import { newestMinorVersion, type Startup } from "../wire/startup-packet.ts";
 import type { Transport, TransportFactory } from "../wire/transport.ts";
-import { authenticateBySasl } from "./authentication.ts";
 import { type Greeting, receiveStartup } from "./handshake.ts";
+import { logIn, refusal } from "./login.ts";
 import type { SessionServices } from "./services.ts";
 import { Session } from "./session.ts";
 import type { SessionRegistry } from "./session-registry.ts";
@@ -39,12 +38,6 @@ export interface ListenerOptions {
   readonly services: SessionServices;
   readonly registry: SessionRegistry;
   readonly log: Log;
-}
-
-/** A client whose credential is good; `finalMessage` is to be sent before AuthenticationOk. */
-interface Authenticated {
-  readonly identity: Identity;
-  readonly finalMessage: Buffer;
 }
 
 export class Listener {
@@ -154,7 +147,8 @@ export class Listener {
     const { services, log } = this.#options;
     const { startup, transport, reader } = greeting;
     const settings = sessionSettings(startup.parameters);
-    const outcome = await this.#authenticate(greeting, address, peer);
+    const sessionId = randomUUID();
+    const outcome = await logIn(greeting, { address, peer, sessionId }, { ...services, log });
     if (outcome === undefined) {
       transport.close();
       return;
@@ -163,8 +157,7 @@ export class Listener {
     const authenticated = Buffer.concat([outcome.finalMessage, encodeAuthenticationOk()]);
     const { identity } = outcome;
     const database = await this.#databaseFor(startup, identity);
-    const sessionId = randomUUID();
-    services.loginGuard.recordSuccess(startup.user, address, identity, sessionId);
+    if (!outcome.isRecorded) services.loginGuard.recordSuccess(startup.user, address, identity, sessionId);
     try {
       requireDatabase(identity.databases, database);
     } catch (error) {
@@ -181,7 +174,7 @@ export class Listener {
       certificateId !== undefined && greeting.tls?.clients?.policy.isRevoked(certificateId) === true;
     if (isRevoked || !isCurrent(cache, identity, now) || !mayStay(cache, { identity, database }, now)) {
       log.info({ peer, user: startup.user, reason: "changed_meanwhile" }, "login refused");
-      throw refusal(startup.user);
+      throw refusal("password", startup.user);
     }
     const session = new Session(
       {
@@ -198,44 +191,11 @@ export class Listener {
       (closed) => this.#options.registry.remove(closed),
     );
     this.#options.registry.admit(session);
-    services.recordLogin(identity);
+    if (!outcome.isRecorded) services.recordLogin(identity);
     const ticket = services.pool.acquire(upstreamTargetOf(identity, database, settings));
     // A client that leaves while it waits gives up its place.
     reader.onGone = () => session.leave();
     await session.begin(ticket, authenticated, () => reader.release());
-  }
-
-  /**
-   * A certificate decides alone where there is one, whoever it is of; else a SASL exchange.
-   *
-   * @returns undefined when the client has gone
-   * @throws SqlError FATAL for every refusal
-   */
-  async #authenticate(greeting: Greeting, address: string, peer: string): Promise<Authenticated | undefined> {
-    const { services, log } = this.#options;
-    const { logins, loginGuard } = services;
-    const { startup, transport, reader, tls, certificate } = greeting;
-    if (certificate !== undefined) {
-      const policy = tls?.clients?.policy;
-      const barrier = loginGuard.bearerRefusalFor(address);
-      const outcome: CertificateOutcome =
-        barrier === undefined && policy !== undefined
-          ? authenticateCertificate(logins.cache, policy, certificate, new Date(), startup.user)
-          : { ok: false, reason: barrier ?? "certificate_refused" };
-      if (outcome.ok) return { identity: outcome.identity, finalMessage: Buffer.alloc(0) };
-      log.info({ peer, user: startup.user, reason: outcome.reason }, "login refused");
-      loginGuard.recordCertificateFailure(address, outcome.reason, startup.user);
-      throw certificateRefusal(startup.user);
-    }
-    const outcome = await authenticateBySasl(reader, transport, startup.user, tls?.channelBinding, logins);
-    if (outcome.kind === "closed") return undefined;
-    // Only now, when the exchange has run in full: a locked name is refused as a wrong password is.
-    const barrier = loginGuard.refusalFor(startup.user, address);
-    if (barrier === undefined && outcome.kind === "accepted") return outcome;
-    const reason = barrier ?? (outcome.kind === "refused" ? outcome.reason : "locked");
-    log.info({ peer, user: startup.user, reason }, "login refused");
-    loginGuard.recordFailure(startup.user, address, reason);
-    throw refusal(startup.user);
   }
 
   // libpq always names a database, the user's own when it was given none; where there is no such database
@@ -268,19 +228,4 @@ export class Listener {
 function drop(transport: Transport): void {
   transport.abort();
   transport.socket.destroy();
-}
-
-/** In PostgreSQL's words. */
-function certificateRefusal(user: string): SqlError {
-  return new SqlError(
-    "invalid_authorization_specification",
-    `certificate authentication failed for user "${user}"`,
-    { severity: "FATAL" },
-  );
-}
-
-function refusal(user: string): SqlError {
-  return new SqlError("invalid_password", `password authentication failed for user "${user}"`, {
-    severity: "FATAL",
-  });
 }

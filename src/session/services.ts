@@ -12,6 +12,7 @@ import type { ClaimsPublisher } from "../upstream/claims-publisher.ts";
 import type { UpstreamPool } from "../upstream/pool.ts";
 import type { UpstreamConnection } from "../upstream/upstream-connection.ts";
 import type { CancelRegistry } from "./cancel-registry.ts";
+import type { BearerLogins } from "./login.ts";
 
 export interface SessionServices {
   readonly pool: UpstreamPool;
@@ -27,6 +28,8 @@ export interface SessionServices {
   /** Never rejects. */
   readonly cancelUpstream: (connection: UpstreamConnection) => Promise<void>;
   readonly databaseExists: (name: string) => Promise<boolean>;
+  /** Tokens as credentials; absent where the configuration has them off. */
+  readonly bearer: BearerLogins | undefined;
   /** Asked and told of the outcome of each login. */
   readonly loginGuard: LoginGuard;
   readonly audit: Audit;

@@ -12,6 +12,9 @@ export const maxStartupPacketBytes = 10_000;
  */
 export const maxAuthenticationMessageBytes = 10_000;
 
+/** The same where tokens are taken, which are as long as 16 KiB. */
+export const maxBearerMessageBytes = 17_000;
+
 /**
  * Largest message body at all, PostgreSQL's own PQ_LARGE_MESSAGE_LIMIT: larger is a FATAL
  * protocol_violation here, because the upstream would close the connection over it anyway.

@@ -96,6 +96,7 @@ describe("values", () => {
           claims: { id: "sub", role: "role", org_id: "org_id", scopes: "scope" },
         },
         apiKeys: { pgwire: true },
+        pgwire: { bearer: false },
       },
       audit: { level: "standard" },
       http: {
