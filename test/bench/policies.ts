@@ -1,0 +1,119 @@
+/** Entry of `npm run bench:policies`: what row-level security by `$auth` costs, against the same filter with a constant. */
+
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import pg from "pg";
+import { parseArguments } from "./arguments.ts";
+import { startFrontEnd } from "./front-end.ts";
+import { startPostgresServer } from "./postgres-server.ts";
+
+const rows = 100_000;
+/** Times that each statement is measured, in turns with the others. */
+const turns = 60;
+const warmUpTurns = 10;
+
+/** Tables with the same rows, and the policy on each; the first has none, and is filtered by the statement. */
+const tables = [
+  { name: "filtered", policy: undefined },
+  { name: "by_constant", policy: "user_id = 'bench'" },
+  { name: "by_auth_id", policy: "user_id = $auth.id" },
+  { name: "by_roles", policy: "user_id = 'bench' AND 'readwrite' = ANY ($auth.roles)" },
+  { name: "by_setting", policy: "user_id = current_setting('app.sub', true)" },
+  { name: "by_bare_call", policy: "user_id = auth.id()" },
+] as const;
+
+/** What is asked of each table; the number is the rows that are looked at. */
+const questions = {
+  "all rows": (table: string) => `SELECT count(*), sum(value) FROM ${table}`,
+  "one row by its key": (table: string) => `SELECT value FROM ${table} WHERE id = 4711`,
+} as const;
+
+type Times = Map<string, number[]>;
+
+async function main(): Promise<void> {
+  const options = parseArguments(["--scale", "1", "--sessions", "10", ...process.argv.slice(2)]);
+  if (options === undefined) return;
+  const workDir = mkdtempSync(join(tmpdir(), "nodedb-bench-"));
+  const passwords = { superuser: randomBytes(18).toString("hex"), client: randomBytes(18).toString("hex") };
+  const server = await startPostgresServer(options, passwords.client);
+  try {
+    const target = await startFrontEnd(workDir, options, server, passwords);
+    try {
+      await within({ ...target.endpoint, user: "nodedb", password: passwords.superuser }, makeTables);
+      await within(target.endpoint, async (client) => {
+        const { rows: version } = await client.query("SHOW server_version");
+        process.stdout.write(`PostgreSQL ${version[0].server_version}, ${target.version}, ${rows} rows\n`);
+        for (const [question, sql] of Object.entries(questions)) print(question, await measure(client, sql));
+      });
+    } finally {
+      await target.close();
+    }
+  } finally {
+    await server.close();
+    rmSync(workDir, { recursive: true, force: true });
+  }
+}
+
+async function within<T>(login: pg.ClientConfig, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client(login);
+  await client.connect();
+  try {
+    return await work(client);
+  } finally {
+    await client.end();
+  }
+}
+
+async function makeTables(client: pg.Client): Promise<void> {
+  for (const { name, policy } of tables) {
+    await client.query(
+      `CREATE TABLE ${name} (id int PRIMARY KEY, user_id text NOT NULL, value int NOT NULL)`,
+    );
+    await client.query(
+      `INSERT INTO ${name} SELECT n, CASE n % 2 WHEN 0 THEN 'somebody else' ELSE 'bench' END, n FROM generate_series(1, ${rows}) AS n`,
+    );
+    await client.query(`GRANT SELECT ON ${name} TO bench`);
+    if (policy !== undefined) {
+      await client.query(`ALTER TABLE ${name} ENABLE ROW LEVEL SECURITY`);
+      await client.query(`CREATE POLICY own ON ${name} USING (${policy})`);
+    }
+    await client.query(`VACUUM ANALYZE ${name}`);
+  }
+}
+
+/** Median-able times in ms by table, round by round. */
+async function measure(client: pg.Client, sql: (table: string) => string): Promise<Times> {
+  // What is measured is the filter; workers would come and go.
+  await client.query("SET max_parallel_workers_per_gather = 0");
+  await client.query("SET app.sub = 'bench'");
+  const times: Times = new Map(tables.map(({ name }) => [name, []]));
+  for (let turn = -warmUpTurns; turn < turns; turn += 1) {
+    for (const { name, policy } of tables) {
+      const text = sql(name);
+      const filtered =
+        policy === undefined ? `${text} ${text.includes("WHERE") ? "AND" : "WHERE"} user_id = 'bench'` : text;
+      const start = performance.now();
+      await client.query(filtered);
+      if (turn >= 0) times.get(name)?.push(performance.now() - start);
+    }
+  }
+  return times;
+}
+
+function print(question: string, times: Times): void {
+  const reference = median(times.get("filtered") ?? []);
+  process.stdout.write(`\n${question}\n`);
+  for (const { name, policy } of tables) {
+    const ms = median(times.get(name) ?? []);
+    const cells = [name.padEnd(14), ms.toFixed(2).padStart(9), `${(ms / reference).toFixed(2)}×`.padStart(9)];
+    process.stdout.write(`${cells.join(" ")}  ${policy ?? "WHERE user_id = 'bench'"}\n`);
+  }
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+}
+
+await main();
