@@ -1,24 +1,30 @@
 /** The document that this project was asked for with: every statement and command in it, in its order, does what it says. */
 
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { makeServerCertificate, type TestCertificate } from "../support/certificates.ts";
+import { type ClientAuthority, makeClientAuthority } from "../support/client-certificates.ts";
 import { isRunnable } from "../support/client-program.ts";
 import { type FrontEnd, startFrontEnd } from "../support/front-end.ts";
 import { type HttpClient, httpClient } from "../support/http.ts";
+import { type Issuer, makeKey, startIssuer } from "../support/issuer.ts";
 import { runProgram } from "../support/run-program.ts";
 import { requireClient } from "../support/skips.ts";
 
 const text = readFileSync(fileURLToPath(new URL("authentication-document.txt", import.meta.url)), "utf8");
 
-/** How far the tests below have come in the document. */
+/** How far the quotations have come in the document, and what lies between them. */
 let offset = 0;
+let rest = "";
 
 /** The words as they stand in the document, after all that was quoted before. */
 function quote(words: string): string {
   const found = text.indexOf(words, offset);
   if (found === -1) throw new Error(`not in the document, or not in this order: ${words}`);
+  rest += text.slice(offset, found);
   offset = found + words.length;
   return words;
 }
@@ -42,7 +48,27 @@ const steps = {
   createAccountKey: quote("CREATE API KEY 'batch-key' FOR 'batch-processor' WITH DATABASES (analytics);"),
   alterAccount: quote("ALTER SERVICE ACCOUNT 'batch-processor' SET DATABASES (analytics, logs);"),
   showAccounts: quote("SHOW SERVICE ACCOUNTS;"),
+  createProvider: quote(`CREATE OIDC PROVIDER auth0 WITH (
+issuer = 'https://your-domain.auth0.com/',
+jwks_url = 'https://your-domain.auth0.com/.well-known/jwks.json',
+audience = 'nodedb-api'
+);`),
+  providersInFile: quote(`[auth.jwks]
+providers = [
+{ issuer = "https://your-domain.auth0.com/", audience = "your-api" },
+]`),
+  policyById: quote("WHERE user_id = $auth.id"),
+  policyByRole: quote("WHERE $auth.role = 'admin'"),
+  policyByOrganisation: quote("WHERE org_id = $auth.org_id"),
+  policyByScope: quote("WHERE $auth.scopes CONTAINS 'read:orders'"),
+  algorithms: quote("ES256, ES384, RS256"),
+  tls: quote(`[server.tls]
+cert = "/path/to/server.crt"
+key = "/path/to/server.key"
+client_ca = "/path/to/ca.crt" # enables mTLS
+crl = "/path/to/revocation.crl" # optional CRL`),
 };
+rest += text.slice(offset);
 
 let frontEnd: FrontEnd;
 let admin: pg.Client;
@@ -91,7 +117,9 @@ const whoAmI = { sql: "SELECT current_user AS me", rowMode: "array" } as const;
 
 beforeAll(async () => {
   // The document's passwords are three and six characters long.
-  frontEnd = await startFrontEnd({ configuration: "[auth]\nmin_password_length = 3\n" });
+  frontEnd = await startFrontEnd({
+    configuration: `[auth]\nmin_password_length = 3\n${steps.providersInFile}\n`,
+  });
   http = httpClient(`http://127.0.0.1:${frontEnd.httpPort}`);
   admin = await connect(connectionOf(frontEnd.adminUser, frontEnd.adminPassword));
   // What the document takes for granted.
@@ -258,4 +286,152 @@ describe("service accounts", () => {
     const { rows } = await admin.query("SHOW USERS");
     expect(rows.map(({ username }) => username)).not.toContain("batch-processor");
   });
+});
+
+describe("identity providers", () => {
+  const issuers: Issuer[] = [];
+  afterAll(() => Promise.all(issuers.map((issuer) => issuer.close())));
+
+  /** The document's statement for an issuer that can be reached from here. */
+  async function registerIssuer(name: string, algorithm: string) {
+    const key = await makeKey(algorithm, "key-1");
+    const issuer = await startIssuer([key]);
+    issuers.push(issuer);
+    await admin.query(
+      steps.createProvider
+        .replace("auth0", name)
+        .replace("https://your-domain.auth0.com/.well-known/jwks.json", issuer.jwksUrl)
+        .replace("https://your-domain.auth0.com/", issuer.issuer)
+        .replace(
+          "\n);",
+          ", claim_mapping = [{ claim = 'sub', value = '*', effect = { add_roles = ['readonly'] } }]\n);",
+        ),
+    );
+    return (claims: Readonly<Record<string, unknown>>) => issuer.sign(key, { aud: "nodedb-api", ...claims });
+  }
+
+  test("registers a provider", async () => {
+    const { command } = await admin.query(steps.createProvider);
+    expect(command).toBe("CREATE");
+    const { rows } = await admin.query("SHOW OIDC PROVIDERS");
+    expect(rows).toMatchObject([
+      {
+        name: "auth0",
+        issuer: "https://your-domain.auth0.com/",
+        jwks_url: "https://your-domain.auth0.com/.well-known/jwks.json",
+        audience: "nodedb-api",
+      },
+    ]);
+  });
+
+  test("maps claims to the variables of the table, for policies", async () => {
+    const sign = await registerIssuer("local", "ES256");
+    const conditions = {
+      id: steps.policyById,
+      role: steps.policyByRole,
+      organisation: steps.policyByOrganisation,
+      scope: steps.policyByScope,
+    };
+    const tables = Object.entries(conditions);
+    for (const [name, condition] of tables) {
+      await admin.query(`CREATE TABLE by_${name} (user_id text, org_id text)`);
+      await admin.query(`INSERT INTO by_${name} VALUES ('ada', 'acme'), ('eve', 'evil')`);
+      await admin.query(`CREATE POLICY own ON by_${name} USING (${condition.slice("WHERE ".length)})`);
+      await admin.query(`ALTER TABLE by_${name} ENABLE ROW LEVEL SECURITY`);
+    }
+    const seen = async (claims: Readonly<Record<string, unknown>>) => {
+      const token = await sign(claims);
+      const found: Record<string, unknown> = {};
+      for (const [name] of tables) {
+        const sql = `SELECT coalesce(string_agg(user_id, ' ' ORDER BY user_id), '') FROM by_${name}`;
+        const { body } = await http.query(token, { sql, rowMode: "array" });
+        found[name] = body.rows?.[0][0] ?? body.error;
+      }
+      return found;
+    };
+    expect(await seen({ sub: "ada", role: "admin", org_id: "acme", scope: "profile read:orders" })).toEqual({
+      id: "ada",
+      role: "ada eve",
+      organisation: "ada",
+      scope: "ada eve",
+    });
+    expect(await seen({ sub: "eve", role: "user", org_id: "evil", scope: "read:orders:all" })).toEqual({
+      id: "eve",
+      role: "",
+      organisation: "eve",
+      scope: "",
+    });
+  });
+
+  test.each(steps.algorithms.split(", "))("verifies tokens that are signed with %s", async (algorithm) => {
+    const sign = await registerIssuer(`signs_${algorithm.toLowerCase()}`, algorithm);
+    const { body } = await http.query(await sign({ sub: "ada" }), { sql: "SELECT $auth.id AS id" });
+    expect(body).toMatchObject({ status: "ok", rows: [{ id: "ada" }] });
+  });
+
+  test("verifies no other signatures unless told to", async () => {
+    const sign = await registerIssuer("signs_es512", "ES512");
+    expect((await http.query(await sign({ sub: "ada" }), whoAmI)).status).toBe(401);
+  });
+
+  test("takes tokens over HTTP and not on pgwire", async () => {
+    const sign = await registerIssuer("web_only", "RS256");
+    const token = await sign({ sub: "ada" });
+    const { body } = await http.query(token, whoAmI);
+    const role = body.rows[0][0];
+    await expect(ask(connectionOf(role, token), "SELECT 1")).rejects.toMatchObject({ code: "28P01" });
+  });
+});
+
+describe("certificates on both sides", () => {
+  let server: TestCertificate;
+  let authority: ClientAuthority;
+  let mutual: FrontEnd;
+
+  beforeAll(async () => {
+    [server, authority] = await Promise.all([makeServerCertificate(), makeClientAuthority()]);
+    const list = join(authority.directory, "revocation.crl");
+    writeFileSync(list, await authority.revocationList([]));
+    mutual = await startFrontEnd({
+      configuration: steps.tls
+        .replace("/path/to/server.crt", server.certPath)
+        .replace("/path/to/server.key", server.keyPath)
+        .replace("/path/to/ca.crt", authority.certPath)
+        .replace("/path/to/revocation.crl", list),
+    });
+  });
+  afterAll(() => mutual?.close());
+
+  test("lets in whoever has a certificate, without a password", async () => {
+    const { host, port, adminUser: user, database, adminPassword } = mutual;
+    const ssl = { ca: server.cert, servername: "localhost" };
+    await ask(
+      { host, port, user, database, password: adminPassword, ssl },
+      "CREATE USER alice PASSWORD 'alice-alice'",
+    );
+    const certificate = await authority.issue({ name: "CN=alice" });
+    const login = { host, port, user: "alice", database };
+    const { cert, key } = certificate;
+    expect(await ask({ ...login, ssl: { ...ssl, cert, key } }, "SELECT $auth.id")).toBe("alice");
+    await expect(ask({ ...login, ssl, password: "wrong-wrong" }, "SELECT 1")).rejects.toMatchObject({
+      code: "28P01",
+    });
+  });
+
+  test("asks a certificate before a password", async () => {
+    const { host, port, database } = mutual;
+    const { cert, key } = await authority.issue({ name: "CN=mallory" });
+    const ssl = { ca: server.cert, servername: "localhost", cert, key };
+    await expect(
+      ask({ host, port, database, user: "alice", password: "alice-alice", ssl }, "SELECT 1"),
+    ).rejects.toMatchObject({ code: "28000" });
+  });
+});
+
+test("leaves no statement and no command of the document out", () => {
+  expect(rest).toContain("NodeDB supports multiple authentication methods");
+  expect(rest).not.toMatch(/\b(CREATE|ALTER|DROP|SHOW)\s+[A-Z]/);
+  expect(rest).not.toMatch(/^(psql|curl) -/m);
+  expect(rest).not.toMatch(/^\[/m);
+  expect(rest).not.toContain("WHERE");
 });
