@@ -249,10 +249,14 @@ describe("a request that is wrong", () => {
       const answer = await http.get(path, { token: key });
       expect([answer.status, answer.body.error.code], path).toEqual([404, "NH404"]);
     }
-    const wrongMethod = await http.get("/v1/query", { token: key });
-    expect([wrongMethod.status, wrongMethod.headers.get("allow")]).toEqual([405, "POST, OPTIONS"]);
+    const wrongMethod = await http.get("/v1/query", { token: key, method: "DELETE" });
+    expect([wrongMethod.status, wrongMethod.headers.get("allow")]).toEqual([405, "GET, HEAD, POST, OPTIONS"]);
     const options = await http.get("/v1/query", { method: "OPTIONS" });
-    expect([options.status, options.headers.get("allow"), options.text]).toEqual([204, "POST, OPTIONS", ""]);
+    expect([options.status, options.headers.get("allow"), options.text]).toEqual([
+      204,
+      "GET, HEAD, POST, OPTIONS",
+      "",
+    ]);
     expect(options.headers.get("access-control-allow-origin")).toBeNull();
   });
 
