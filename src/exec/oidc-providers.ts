@@ -44,6 +44,7 @@ export function createOidcProvider(
     const settings = await checkSettings(scope, statement.options, undefined);
     await refuseAmbiguous(scope, settings, undefined);
     await createOidcProviderRow(scope.client, name.text, settings);
+    await touchExternals(scope, name);
     return { tag, notices: [] };
   });
 }
@@ -144,7 +145,7 @@ export function showOidcProviders(deps: ExecutorDependencies, context: Execution
   });
 }
 
-/** Whoever came by this provider: it may not vouch for them any more. */
+/** Whoever came by a provider of this name: whether one vouches for them is about to change. */
 async function touchExternals({ client, touch }: StatementScope, name: Name): Promise<void> {
   for (const id of await externalPrincipalsOf(client, name.text)) touch(id);
 }
