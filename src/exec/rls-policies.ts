@@ -97,9 +97,10 @@ export async function showRlsPolicies(
   );
 }
 
-function connectionOf(context: ExecutionContext): ClientConnection {
+/** The client's own connection, for statements that cannot do without. */
+export function connectionOf(context: ExecutionContext): ClientConnection {
   if (context.connection !== undefined) return context.connection;
-  throw new SqlError("feature_not_supported", "policies can be changed and shown in a session only");
+  throw new SqlError("feature_not_supported", "this statement runs in a session only");
 }
 
 async function createPolicy(

@@ -1,17 +1,20 @@
-/** SHOW PERMISSIONS: who may do what in the session's database, as PostgreSQL's own catalogs have it. */
+/**
+ * SHOW PERMISSIONS: who may do what in the session's database, as PostgreSQL's own catalogs have it. They are read on the
+ * client's own connection, where its transaction is and names are resolved as the session does.
+ */
 
-import type { Client } from "pg";
-import { connectAdmin } from "../catalog/connection.ts";
+import { escapeLiteral } from "pg";
 import type { PrincipalRecord, Queryable } from "../catalog/users.ts";
 import type { QualifiedName, Statement } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { builtInRoles, groupOf, isBuiltInRole, rankOf } from "../upstream/built-in-groups.ts";
 import { highestRank, isSuperuser, requireAdmin } from "./authorize.ts";
-import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
+import type { ClientConnection, ExecutionContext, ExecutorDependencies } from "./context.ts";
 import { type FoundRole, findRole, missingRole } from "./find-role.ts";
 import { listHeldRoles } from "./grants.ts";
 import type { Column, StatementResult } from "./result.ts";
-import { runRead, translateErrors } from "./run-statement.ts";
+import { connectionOf } from "./rls-policies.ts";
+import { runRead } from "./run-statement.ts";
 import { table } from "./show.ts";
 
 type ShowPermissions = Extract<Statement, { kind: "show_permissions" }>;
@@ -42,24 +45,15 @@ export async function showPermissions(
   context: ExecutionContext,
 ): Promise<StatementResult> {
   const { adminRole } = deps.catalog;
-  const { shown, caller } = await runRead(deps, context, async ({ client, caller: asker }) => ({
-    caller: asker,
-    shown:
-      statement.user === undefined
-        ? await everythingVisible(client, asker)
-        : await visibleOf(client, asker, await findRole(client, statement.user, asker, adminRole)),
-  }));
-  const rows = await translateErrors(async () => {
-    const client = await connectAdmin(deps.adminConnection, context.database);
-    try {
-      await client.query("BEGIN READ ONLY");
-      const relation =
-        statement.table === undefined ? undefined : await findRelation(client, statement.table, caller.name);
-      return await readPermissions(client, shown, relation);
-    } finally {
-      await client.end().catch(() => undefined);
-    }
-  });
+  const shown = await runRead(deps, context, async ({ client, caller }) =>
+    statement.user === undefined
+      ? everythingVisible(client, caller)
+      : visibleOf(client, caller, await findRole(client, statement.user, caller, adminRole)),
+  );
+  const connection = connectionOf(context);
+  const relation =
+    statement.table === undefined ? undefined : await findRelation(connection, statement.table);
+  const rows = await readPermissions(connection, shown, relation);
   return table(
     permissionColumns,
     rows.map((row) => [row.grantee, row.permission, row.target, row.source]),
@@ -101,18 +95,19 @@ async function ownOf(client: Queryable, principal: PrincipalRecord): Promise<Sho
   return { isEverybody: false, principals: [principal.name], roles: held.map(({ role }) => role) };
 }
 
-/** As the session's own search_path would, when it is the default one: a schema of the user's name, then public. */
-async function findRelation(client: Client, name: QualifiedName, user: string): Promise<string> {
-  const result = await client.query<{ oid: string }>(
+/** By the session's search_path where no schema is named. Not by `to_regclass`, which refuses schemas that one may not use. */
+async function findRelation(connection: ClientConnection, name: QualifiedName): Promise<string> {
+  const schemas =
+    name.schema === undefined ? "pg_catalog.current_schemas(true)" : `ARRAY[${escapeLiteral(name.schema)}]`;
+  const [row] = await connection.ask(
     `SELECT c.oid FROM pg_catalog.pg_class c
        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-       JOIN unnest($1::pg_catalog.text[]) WITH ORDINALITY AS s (name, ordinal) ON s.name = n.nspname
-      WHERE c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname <> 'nodedb'
+       JOIN unnest(${schemas}::pg_catalog.text[]) WITH ORDINALITY AS s (name, ordinal) ON s.name = n.nspname
+      WHERE c.relname = ${escapeLiteral(name.name)} AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        AND n.nspname <> 'nodedb'
       ORDER BY s.ordinal LIMIT 1`,
-    [name.schema === undefined ? [user, "public"] : [name.schema], name.name],
   );
-  const row = result.rows[0];
-  if (row !== undefined) return row.oid;
+  if (row?.[0] != null) return row[0];
   const text = name.schema === undefined ? name.name : `${name.schema}.${name.name}`;
   throw new SqlError("undefined_table", `relation "${text}" does not exist`, { position: name.position });
 }
@@ -124,8 +119,13 @@ interface PermissionRow {
   readonly source: "owner" | "direct" | "role";
 }
 
-/** Objects of clients: neither PostgreSQL's own nor ours. Without an ACL an owner has what acldefault says. */
-const permissions = `
+/**
+ * Objects of clients: neither PostgreSQL's own nor ours. Without an ACL an owner has what acldefault says.
+ *
+ * @param relation oid of the only one; undefined is every one
+ * @param grantees roles that are shown; undefined is all
+ */
+const permissionsQuery = (relation: string | undefined, grantees: readonly string[] | undefined) => `
   WITH target AS (
     SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, c.relowner AS owner,
            coalesce(c.relacl, pg_catalog.acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner)) AS acl
@@ -147,32 +147,29 @@ const permissions = `
            coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))
       FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
   SELECT DISTINCT coalesce(r.rolname::pg_catalog.text, 'public') AS grantee, a.privilege_type AS permission, t.name AS target,
-         a.grantee = t.owner AS is_owner, coalesce(r.rolcanlogin, false) AS can_login
+         (a.grantee = t.owner)::pg_catalog.text AS is_owner,
+         coalesce(r.rolcanlogin, false)::pg_catalog.text AS can_login
     FROM target t CROSS JOIN LATERAL pg_catalog.aclexplode(t.acl) a
     LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
-   WHERE (a.grantee = 0 OR r.oid IS NOT NULL) AND ($1::pg_catalog.oid IS NULL OR t.oid = $1)
-     AND ($2 OR a.grantee = 0 OR r.rolname = ANY ($3::pg_catalog.text[]))
+   WHERE (a.grantee = 0 OR r.oid IS NOT NULL)${relation === undefined ? "" : ` AND t.oid = ${escapeLiteral(relation)}`}
+     ${grantees === undefined ? "" : `AND (a.grantee = 0 OR r.rolname = ANY (ARRAY[${grantees.map((name) => escapeLiteral(name)).join(", ")}]::pg_catalog.text[]))`}
    ORDER BY target, grantee, permission`;
 
 async function readPermissions(
-  client: Client,
+  connection: ClientConnection,
   shown: Shown,
   relation: string | undefined,
 ): Promise<PermissionRow[]> {
   const principals = new Set(shown.principals);
   const groups = new Map(builtInRoles.map((role) => [groupOf(role), role as string]));
   const roleNames = shown.roles.map((role) => (isBuiltInRole(role) ? groupOf(role) : role));
-  const result = await client.query<{
-    grantee: string;
-    permission: string;
-    target: string;
-    is_owner: boolean;
-    can_login: boolean;
-  }>(permissions, [relation ?? null, shown.isEverybody, [...shown.principals, ...roleNames]]);
-  return result.rows.map((row) => ({
-    grantee: groups.get(row.grantee) ?? row.grantee,
-    permission: row.permission,
-    target: row.target,
-    source: row.is_owner ? "owner" : principals.has(row.grantee) || row.can_login ? "direct" : "role",
+  const grantees = shown.isEverybody ? undefined : [...shown.principals, ...roleNames];
+  const rows = await connection.ask(permissionsQuery(relation, grantees));
+  return rows.map(([grantee, permission, target, isOwner, canLogin]) => ({
+    grantee: groups.get(grantee ?? "") ?? grantee ?? "",
+    permission: permission ?? "",
+    target: target ?? "",
+    source:
+      isOwner === "true" ? "owner" : principals.has(grantee ?? "") || canLogin === "true" ? "direct" : "role",
   }));
 }

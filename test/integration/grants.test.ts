@@ -11,6 +11,7 @@ import {
   openCatalogStack,
   superuserPassword,
 } from "../support/catalog-stack.ts";
+import { clientConnection } from "../support/client-connection.ts";
 import { hasDebianPostgres, startPostgres, type TestPostgres } from "../support/postgres.ts";
 import { requireClient } from "../support/skips.ts";
 
@@ -52,6 +53,16 @@ for (const version of ["embedded", "debian"] as const) {
 
     function as(user: string, sql: string, database = "nodedb"): Promise<StatementResult | "forward"> {
       return stack.run(user, sql, { database });
+    }
+
+    /** In a session of the user's own, as clients are. */
+    async function inSession(user: string, sql: string, database = "nodedb") {
+      const client = await stack.connectAs(user, database);
+      try {
+        return await stack.run(user, sql, { database, connection: clientConnection(client) });
+      } finally {
+        await client.end();
+      }
     }
 
     async function refused(user: string, sql: string): Promise<SqlError> {
@@ -166,7 +177,7 @@ for (const version of ["embedded", "debian"] as const) {
       });
 
       async function shown(user: string, sql: string): Promise<string[]> {
-        const result = await as(user, sql, "sales");
+        const result = await inSession(user, sql, "sales");
         if (result === "forward") expect.fail("forwarded");
         return (result.table?.rows ?? []).map((row) => row.join(" "));
       }
@@ -187,13 +198,28 @@ for (const version of ["embedded", "debian"] as const) {
         expect(await shown("worker", "SHOW PERMISSIONS ON notes")).toContain(
           "worker SELECT worker.notes owner",
         );
-        const error = await as("boss", "SHOW PERMISSIONS ON notes", "sales").catch(
+        const error = await inSession("boss", "SHOW PERMISSIONS ON notes", "sales").catch(
           (reason: unknown) => reason,
         );
         expect(error).toMatchObject({ sqlstate: "42P01", message: 'relation "notes" does not exist' });
         expect(await shown("boss", "SHOW PERMISSIONS ON worker.notes")).toContain(
           "worker SELECT worker.notes owner",
         );
+      });
+
+      test("shows what the session's own transaction has made and granted", async () => {
+        const client = await stack.connectAs("worker", "sales");
+        const show = (sql: string) =>
+          stack.run("worker", sql, { database: "sales", connection: clientConnection(client) });
+        await client.query(
+          "BEGIN; SET search_path = worker; CREATE TABLE unborn (); GRANT SELECT ON unborn TO boss",
+        );
+        expect(await show("SHOW PERMISSIONS ON unborn")).toMatchObject({
+          table: { rows: expect.arrayContaining([["worker", "SELECT", "worker.unborn", "owner"]]) },
+        });
+        await client.query("ROLLBACK");
+        await expect(show("SHOW PERMISSIONS ON unborn")).rejects.toMatchObject({ sqlstate: "42P01" });
+        await client.end();
       });
 
       test("shows an admin its tenant, and a superuser everything", async () => {
@@ -221,7 +247,10 @@ for (const version of ["embedded", "debian"] as const) {
       });
 
       test("never shows the catalog", async () => {
-        const result = await as("root_user", "SHOW PERMISSIONS");
+        await expect(inSession("root_user", "SHOW PERMISSIONS ON nodedb.principal")).rejects.toMatchObject({
+          sqlstate: "42P01",
+        });
+        const result = await inSession("root_user", "SHOW PERMISSIONS");
         if (result === "forward") expect.fail("forwarded");
         expect(result.table?.rows.filter((row) => /nodedb\./.test(String(row[2])))).toEqual([]);
       });
@@ -231,7 +260,6 @@ for (const version of ["embedded", "debian"] as const) {
         ["worker", "SHOW PERMISSIONS FOR sellers", "42501"],
         ["boss", "SHOW PERMISSIONS FOR acme_user", "42704"],
         ["boss", "SHOW PERMISSIONS FOR nobody", "42704"],
-        ["root_user", "SHOW PERMISSIONS ON nodedb.principal", "42P01"],
       ])("%s: %s is refused with %s", async (user, sql, sqlstate) => {
         expect(await refused(user, sql)).toMatchObject({ sqlstate });
       });
