@@ -1,5 +1,6 @@
 /** How the tests are run. */
 
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 import { CountReporter } from "./support/count-reporter.ts";
 
@@ -7,6 +8,8 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",
+    // Much of a test is waiting for a server: one file per core, also where two are all there is.
+    maxWorkers: Math.max(2, Math.floor(availableParallelism() / 2)),
     testTimeout: 30_000,
     hookTimeout: 120_000,
     reporters: ["default", new CountReporter()],

@@ -158,13 +158,30 @@ describe("queries", () => {
     expect(await ids()).toEqual([]);
   });
 
-  test("refuse what is a transaction of its own", async () => {
+  test("drop a user with the client's own changes, or not at all", async () => {
     await stage.asAdmin("CREATE USER frank PASSWORD 'frank frank'");
-    const { status, body } = await together(adminKey, ["INSERT INTO item VALUES (1)", "DROP USER frank"]);
-    expect([status, body.error.code]).toEqual([409, "25001"]);
+    const refused = await together(adminKey, [
+      "INSERT INTO item VALUES (1)",
+      "DROP USER frank",
+      "INSERT INTO item VALUES (1)",
+    ]);
+    expect(refused.body.error.code).toBe("23505");
     expect(await names()).toContain("frank");
-    expect((await http.query(adminKey, { sql: "DROP USER frank" })).status).toBe(200);
+    expect(await roleExists("frank")).toBe(true);
+    const { status } = await together(adminKey, ["INSERT INTO item VALUES (1)", "DROP USER frank"]);
+    expect(status).toBe(200);
     expect(await names()).not.toContain("frank");
+    expect(await roleExists("frank")).toBe(false);
+    expect(await ids()).toEqual([1]);
+  });
+
+  test("refuse what is a transaction of its own", async () => {
+    const { status, body } = await together(adminKey, [
+      "INSERT INTO item VALUES (1)",
+      "CREATE DATABASE of_its_own",
+    ]);
+    expect([status, body.error.code]).toEqual([409, "25001"]);
+    expect(await ids()).toEqual([]);
   });
 
   test("cannot change the encoding in which they are read", async () => {
