@@ -232,7 +232,7 @@ async function listenOn(
     if (keyId !== undefined) catalog.recordKeyUse(keyId);
   };
   const identities = openIdentity({ deps, config, loginGuard, recordLogin });
-  const databaseNames = new DatabaseNames(adminPool, () => databases.forget());
+  const databaseNames = new DatabaseNames(recorders.pool, () => databases.forget());
   const stopClosingRevoked = closeRevokedSessions(catalog, registry, pool, tls.isRevoked);
   const cancels = new Set<Promise<void>>();
   const executor = createExecutor(deps);

@@ -7,6 +7,8 @@ import { PrincipalCache } from "./cache.ts";
 import { ChangeListener } from "./change-listener.ts";
 import { catalogChannel, migrate } from "./migrations.ts";
 import { MomentRecorder } from "./moment-recorder.ts";
+import type { Queryable } from "./users.ts";
+import { WriteQueue } from "./write-queue.ts";
 
 export interface CatalogOptions {
   /** From `createAdminPool`, on the catalog's database; stays the caller's to end. */
@@ -55,6 +57,8 @@ export interface Catalog {
 /** A write that has been done and is neither committed nor undone. */
 export interface HeldWrite<T> {
   readonly result: T;
+  /** The connection that it is open on. */
+  readonly client: Queryable;
   commit(): Promise<void>;
   /** Never rejects: a connection that breaks has rolled back as well. */
   rollback(): Promise<void>;
@@ -95,6 +99,15 @@ export async function openCatalog(options: CatalogOptions): Promise<Catalog> {
     await logins.flush();
     await keyUses.flush();
   };
+  const queue = new WriteQueue();
+  const inTurn = async <T>(work: () => Promise<T>): Promise<T> => {
+    const leave = await queue.enter();
+    try {
+      return await work();
+    } finally {
+      leave();
+    }
+  };
   return {
     pool,
     cache,
@@ -105,19 +118,31 @@ export async function openCatalog(options: CatalogOptions): Promise<Catalog> {
     flushLogins,
     read: (work) => withClient(pool, (client) => transaction(client, "BEGIN READ ONLY", () => work(client))),
     write: (work) =>
-      withClient(pool, (client) => transaction(client, "BEGIN", () => writeUnderLock(client, work))),
+      inTurn(() =>
+        withClient(pool, (client) => transaction(client, "BEGIN", () => writeUnderLock(client, work))),
+      ),
     rehearse: (work) =>
-      withClient(pool, async (client) => {
-        await client.query("BEGIN");
-        try {
-          return await writeUnderLock(client, work);
-        } finally {
-          await client.query("ROLLBACK");
-        }
-      }),
-    writeAndHold: (work) => holdWrite(pool, work),
+      inTurn(() =>
+        withClient(pool, async (client) => {
+          await client.query("BEGIN");
+          try {
+            return await writeUnderLock(client, work);
+          } finally {
+            await client.query("ROLLBACK");
+          }
+        }),
+      ),
+    writeAndHold: async (work) => {
+      const leave = await queue.enter();
+      try {
+        return await holdWrite(pool, work, leave);
+      } catch (error) {
+        leave();
+        throw error;
+      }
+    },
     close: async () => {
-      await flushLogins().catch((error: unknown) =>
+      await Promise.all([logins.drain(), keyUses.drain()]).catch((error: unknown) =>
         log.warn({ err: error }, "cannot record the last logins"),
       );
       await changes.close();
@@ -137,7 +162,11 @@ async function writeUnderLock<T>(client: PoolClient, work: (client: PoolClient) 
   return result;
 }
 
-async function holdWrite<T>(pool: Pool, work: (client: PoolClient) => Promise<T>): Promise<HeldWrite<T>> {
+async function holdWrite<T>(
+  pool: Pool,
+  work: (client: PoolClient) => Promise<T>,
+  onEnd: () => void,
+): Promise<HeldWrite<T>> {
   const client = await pool.connect();
   const ignore = () => undefined;
   client.on("error", ignore);
@@ -151,12 +180,13 @@ async function holdWrite<T>(pool: Pool, work: (client: PoolClient) => Promise<T>
     } finally {
       client.off("error", ignore);
       client.release(failure);
+      onEnd();
     }
   };
   try {
     await client.query("BEGIN");
     const result = await writeUnderLock(client, work);
-    return { result, commit: () => end("COMMIT"), rollback: () => end("ROLLBACK") };
+    return { result, client, commit: () => end("COMMIT"), rollback: () => end("ROLLBACK") };
   } catch (error) {
     await end("ROLLBACK");
     throw error;

@@ -112,7 +112,7 @@ export function isConnectionError(error: unknown): boolean {
   const code = "code" in error ? error.code : undefined;
   return (
     (typeof code === "string" && /^E[A-Z]+$/.test(code)) ||
-    /^(Connection terminated|timeout ex)/.test(error.message)
+    /^(Connection terminated|timeout ex|Client has encountered a connection error)/.test(error.message)
   );
 }
 

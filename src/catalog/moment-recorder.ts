@@ -8,20 +8,29 @@ export type MomentColumn = "principal.last_login_at" | "api_key.last_used_at";
 
 /**
  * (With several arguments `unnest` is syntax, which PostgreSQL itself qualifies.)
- * One statement under the lock of the auth statements: rows locked in another order would deadlock with them.
+ * One statement under the lock of the auth statements: rows locked in another order would deadlock with them. When the lock is
+ * somebody's it writes nothing and says so: nobody waits for this.
  */
 const updates: Readonly<Record<MomentColumn, string>> = {
   "principal.last_login_at": `
-    WITH lock AS MATERIALIZED (SELECT FROM nodedb.instance FOR UPDATE)
-    UPDATE nodedb.principal p SET last_login_at = greatest(p.last_login_at, l.at)
-      FROM lock, unnest($1::pg_catalog.int8[], $2::pg_catalog.timestamptz[]) AS l (id, at)
-     WHERE p.id = l.id`,
+    WITH lock AS MATERIALIZED (SELECT FROM nodedb.instance FOR UPDATE SKIP LOCKED),
+         written AS (
+           UPDATE nodedb.principal p SET last_login_at = greatest(p.last_login_at, l.at)
+             FROM lock, unnest($1::pg_catalog.int8[], $2::pg_catalog.timestamptz[]) AS l (id, at)
+            WHERE p.id = l.id)
+    SELECT EXISTS (SELECT FROM lock) AS is_done`,
   "api_key.last_used_at": `
-    WITH lock AS MATERIALIZED (SELECT FROM nodedb.instance FOR UPDATE)
-    UPDATE nodedb.api_key k SET last_used_at = greatest(k.last_used_at, l.at)
-      FROM lock, unnest($1::pg_catalog.text[], $2::pg_catalog.timestamptz[]) AS l (key_id, at)
-     WHERE k.key_id = l.key_id`,
+    WITH lock AS MATERIALIZED (SELECT FROM nodedb.instance FOR UPDATE SKIP LOCKED),
+         written AS (
+           UPDATE nodedb.api_key k SET last_used_at = greatest(k.last_used_at, l.at)
+             FROM lock, unnest($1::pg_catalog.text[], $2::pg_catalog.timestamptz[]) AS l (key_id, at)
+            WHERE k.key_id = l.key_id)
+    SELECT EXISTS (SELECT FROM lock) AS is_done`,
 };
+
+/** How long the last moments are tried to be written, in ms. */
+const maxDrainMs = 3_000;
+const drainPollMs = 20;
 
 /** @typeParam Id a principal's id, or a key id */
 export class MomentRecorder<Id extends number | string> {
@@ -42,12 +51,21 @@ export class MomentRecorder<Id extends number | string> {
 
   record(id: Id, at: Date): void {
     this.#pending.set(id, at);
-    this.#timer ??= setTimeout(() => {
-      this.flush().catch((error: unknown) => this.#log.debug({ err: error }, "cannot record last uses yet"));
-    }, this.#flushDelayMs).unref();
+    this.#schedule();
   }
 
-  /** Writes what was collected; keeps it for the next time when that fails. */
+  /** Writes all, for the last time; waits some seconds for whoever has the catalog. */
+  async drain(): Promise<void> {
+    const deadline = performance.now() + maxDrainMs;
+    for (;;) {
+      await this.flush();
+      if (this.#pending.size === 0 || performance.now() > deadline) break;
+      await new Promise((resume) => setTimeout(resume, drainPollMs));
+    }
+    clearTimeout(this.#timer);
+  }
+
+  /** Writes what was collected; keeps it for the next time when that fails, or would have to wait. */
   flush(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -60,14 +78,24 @@ export class MomentRecorder<Id extends number | string> {
     if (this.#pending.size === 0) return;
     const batch = this.#pending;
     this.#pending = new Map();
+    let isDone = false;
     try {
-      await this.#pool.query(updates[this.#column], [
+      const result = await this.#pool.query<{ is_done: boolean }>(updates[this.#column], [
         [...batch.keys()].map(String),
         [...batch.values()].map((at) => at.toISOString()),
       ]);
-    } catch (error) {
-      for (const [id, at] of batch) if (!this.#pending.has(id)) this.#pending.set(id, at);
-      throw error;
+      isDone = result.rows[0]?.is_done === true;
+    } finally {
+      if (!isDone) {
+        for (const [id, at] of batch) if (!this.#pending.has(id)) this.#pending.set(id, at);
+        this.#schedule();
+      }
     }
+  }
+
+  #schedule(): void {
+    this.#timer ??= setTimeout(() => {
+      this.flush().catch((error: unknown) => this.#log.debug({ err: error }, "cannot record last uses yet"));
+    }, this.#flushDelayMs).unref();
   }
 }

@@ -1,7 +1,7 @@
 /** What a front-end writes beside its sessions' work: audit log, failed logins and the table of sessions. */
 
 import { randomUUID } from "node:crypto";
-import type { ClientConfig } from "pg";
+import type { ClientConfig, Pool } from "pg";
 import type { AuditLevel } from "../observe/audit.ts";
 import type { Log } from "../observe/log.ts";
 import { AuditLog } from "./audit-log.ts";
@@ -24,6 +24,8 @@ export interface RecorderOptions {
 }
 
 export interface Recorders {
+  /** For what is asked at logins: no statement that waits for the catalog holds one of its connections. */
+  readonly pool: Pool;
   readonly audit: AuditLog;
   readonly lockout: Lockout;
   readonly sessionTable: SessionTable;
@@ -60,6 +62,7 @@ export async function openRecorders(options: RecorderOptions): Promise<Recorders
     throw error;
   }
   return {
+    pool,
     audit,
     lockout,
     sessionTable,

@@ -4,7 +4,7 @@
  * that has it.
  */
 
-import type { Pool } from "pg";
+import type { Pool, PoolClient } from "pg";
 import type { Log } from "../observe/log.ts";
 import type { ChangeListener } from "./change-listener.ts";
 import type { Queryable } from "./users.ts";
@@ -95,6 +95,31 @@ export class SessionTable {
   /** Writes everything as it is now. */
   flush(): Promise<void> {
     return this.#flush("everything");
+  }
+
+  /**
+   * Runs work in a transaction without the catalog's lock, on a connection that waits for no statement which holds it: a session
+   * that holds others up must be easy to end.
+   */
+  async change<T>(work: (client: PoolClient) => Promise<T>): Promise<T> {
+    const client = await this.#options.pool.connect();
+    const ignore = () => undefined;
+    client.on("error", ignore);
+    let failure: Error | undefined;
+    try {
+      await client.query("BEGIN");
+      const result = await work(client);
+      await client.query("COMMIT");
+      return result;
+    } catch (error) {
+      await client.query("ROLLBACK").catch((cause: Error) => {
+        failure = cause;
+      });
+      throw error;
+    } finally {
+      client.off("error", ignore);
+      client.release(failure);
+    }
   }
 
   /** Takes this process out of the table. */

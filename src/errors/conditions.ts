@@ -2,6 +2,7 @@
 
 const table = {
   connection_failure: "08006",
+  transaction_resolution_unknown: "08007",
   protocol_violation: "08P01",
   feature_not_supported: "0A000",
   numeric_value_out_of_range: "22003",

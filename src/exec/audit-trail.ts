@@ -1,5 +1,6 @@
 /** What the audit log is told of statements: which were run on what, and which were refused. Names, never literals. */
 
+import type { PoolClient } from "pg";
 import { Lockout } from "../catalog/lockout.ts";
 import type { Queryable } from "../catalog/users.ts";
 import type { Name, Statement, TenantReference, UserReference } from "../ddl/statement.ts";
@@ -40,16 +41,19 @@ export async function audited(
       return result;
     }
     if (description === undefined) return await run(deps);
+    const withEntry =
+      <T>(work: (client: PoolClient) => Promise<T>) =>
+      async (client: PoolClient): Promise<T> => {
+        const result = await work(client);
+        await finish(client, result);
+        return result;
+      };
     return await run({
       ...deps,
-      catalog: {
-        ...deps.catalog,
-        write: (work) =>
-          deps.catalog.write(async (client) => {
-            const result = await work(client);
-            await finish(client, result);
-            return result;
-          }),
+      catalog: { ...deps.catalog, write: (work) => deps.catalog.write(withEntry(work)) },
+      sessionTable: {
+        flush: () => deps.sessionTable.flush(),
+        change: (work) => deps.sessionTable.change(withEntry(work)),
       },
     });
   } catch (error) {

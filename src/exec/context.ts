@@ -93,7 +93,7 @@ export interface ExecutorDependencies {
   readonly roleOptions: RoleOptions;
   readonly databases: DatabasePreparer;
   readonly sessions: SessionDirectory;
-  readonly sessionTable: Pick<SessionTable, "flush">;
+  readonly sessionTable: Pick<SessionTable, "flush" | "change">;
   readonly audit: Pick<AuditLog, "record" | "recordIn" | "flush" | "verify">;
   /** Drops what transactions leave behind. */
   readonly reaper: Pick<RoleReaper, "finish" | "release">;

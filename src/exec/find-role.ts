@@ -6,7 +6,7 @@ import type { UserReference } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { isBuiltInRole } from "../upstream/built-in-groups.ts";
 import { denied, maySee } from "./authorize.ts";
-import { roleExists } from "./role-names.ts";
+import { refuseNameBeingCreated, roleExists } from "./role-names.ts";
 
 export type FoundRole =
   | { readonly kind: "built_in"; readonly name: string; readonly position: number }
@@ -26,7 +26,7 @@ export type FoundRole =
  * Looks a reference up.
  *
  * @throws SqlError insufficient_privilege for the groups of the built-in roles and the front-end's own login, which no
- *   statement of a client may touch
+ *   statement of a client may touch; serialization_failure for a role that an open transaction is creating
  */
 export async function findRole(
   client: Queryable,
@@ -54,6 +54,7 @@ export async function findRole(
       ? { kind: "custom", name, position, role }
       : { kind: "missing", name, position };
   }
+  await refuseNameBeingCreated(client, name);
   return { kind: (await roleExists(client, name)) ? "foreign" : "missing", name, position };
 }
 

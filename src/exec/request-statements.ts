@@ -18,7 +18,7 @@ import type { PairedTransaction } from "./paired-transaction.ts";
 import { resultOfTable } from "./result-cells.ts";
 import type { ValueType } from "./result-types.ts";
 import type { SessionStatements } from "./session-statements.ts";
-import { type PreparedCommit, readsOnly } from "./statement-transaction.ts";
+import { readsOnly } from "./statement-transaction.ts";
 
 /** A statement's text and its parameters, as the client sent them. */
 export interface RequestStatement {
@@ -70,7 +70,9 @@ export interface RequestScope {
 }
 
 /** How long PostgreSQL's COMMIT may take while a transaction on the catalog is held open for it, in ms. */
-const maxHeldCommitMs = 10_000;
+const maxHeldCommitMs = 5_000;
+/** How long PostgreSQL may take to act on the cancel that follows; then its backend is terminated. In ms. */
+const cancelGraceMs = 2_000;
 
 interface Prepared {
   readonly text: Buffer;
@@ -258,24 +260,28 @@ export class RequestStatements {
     }));
   }
 
-  /** Ours first, held open; then PostgreSQL's COMMIT; then both hold, or neither. */
+  /** Ours first, held open; then PostgreSQL's COMMIT; then both hold, or neither, whatever becomes of the request. */
   async #commit(): Promise<void> {
     const { client, paired, cancel } = this.#scope;
-    let timer: NodeJS.Timeout | undefined;
-    let tag: string | undefined;
-    let prepared: PreparedCommit | undefined;
+    const timers: NodeJS.Timeout[] = [];
+    let giveUp = () => {};
+    const overdue = new Promise<undefined>((resolve) => {
+      giveUp = () => resolve(undefined);
+    });
     try {
-      prepared = await paired.prepareCommit(this.#connection, () => {
-        timer = setTimeout(cancel, maxHeldCommitMs);
+      const prepared = await paired.prepareCommit(this.#connection, () => {
+        timers.push(setTimeout(cancel, maxHeldCommitMs), setTimeout(giveUp, maxHeldCommitMs + cancelGraceMs));
       });
-      tag = (await client.query("COMMIT")).tag;
+      const answer = client.query("COMMIT").then(({ tag }) => tag);
+      const tag = await Promise.race([answer, overdue]).catch(() => undefined);
+      if (tag === "COMMIT") await prepared?.commit();
+      else if (tag !== undefined) await prepared?.rollback();
+      else await prepared?.endAsPostgres();
+      // Some statement has failed the transaction without telling.
+      if ((await answer) !== "COMMIT") throw endedEarly();
     } finally {
-      clearTimeout(timer);
-      if (tag !== "COMMIT") await prepared?.rollback();
+      for (const timer of timers) clearTimeout(timer);
     }
-    // Some statement has failed the transaction without telling.
-    if (tag !== "COMMIT") throw endedEarly();
-    await prepared?.commit();
   }
 
   /** Never rejects: a connection that cannot roll back is closed by who gives it back. */

@@ -41,6 +41,23 @@ export async function runWrite<T>(
   return result;
 }
 
+/**
+ * As `runWrite`, for a statement that changes the table of sessions alone: outside a client's transaction it waits for no other
+ * administrator.
+ */
+export function runOnSessions<T>(
+  deps: ExecutorDependencies,
+  context: ExecutionContext,
+  work: (scope: Pick<StatementScope, "client" | "caller">) => Promise<T>,
+): Promise<T> {
+  const run = async (client: PoolClient): Promise<T> =>
+    work({ client, caller: await loadCaller(client, context) });
+  const { transaction } = context;
+  return translateErrors(() =>
+    transaction === undefined ? deps.sessionTable.change(run) : run(transaction.client),
+  );
+}
+
 /** What has to follow the commit of changes to these principals: cache, sessions, default privileges. */
 export async function followUp(deps: ExecutorDependencies, touched: ReadonlySet<number>): Promise<void> {
   // Without any of them too: tenants and providers are read again with them.

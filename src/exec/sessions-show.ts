@@ -8,7 +8,7 @@ import { rankOf } from "../upstream/built-in-groups.ts";
 import { denied, highestRank, isSuperuser, requireNotAbove } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import type { Column, StatementResult } from "./result.ts";
-import { runRead, runWrite } from "./run-statement.ts";
+import { runOnSessions, runRead } from "./run-statement.ts";
 import { table, timestamp, timestampColumns } from "./show.ts";
 import { useSessionFormat } from "./user-options.ts";
 
@@ -97,7 +97,7 @@ export async function killSession(
 ): Promise<StatementResult> {
   // Inside a transaction it would wait for the lock that this one holds.
   if (context.transaction === undefined) await deps.sessionTable.flush().catch(() => undefined);
-  return runWrite(deps, context, async ({ client, caller }) => {
+  return runOnSessions(deps, context, async ({ client, caller }) => {
     const { value, position } = statement.sessionId;
     const session = await findSession(client, value);
     if (session === undefined || !(isSuperuser(caller) || session.tenantId === caller.tenantId)) {

@@ -10,6 +10,7 @@ import type { PoolClient } from "pg";
 import type { HeldWrite } from "../catalog/catalog.ts";
 import { type ReservingBackend, reserveRole } from "../catalog/reserved-roles.ts";
 import type { Statement } from "../ddl/statement.ts";
+import { SqlError } from "../errors/sql-error.ts";
 import {
   beginOpenTransaction,
   type ClientConnection,
@@ -22,6 +23,7 @@ import type { StatementResult } from "./result.ts";
 import { runOnClientConnection } from "./rls-policies.ts";
 import { beingCreated, roleExists, standInKey } from "./role-names.ts";
 import { followUp, translateErrors } from "./run-statement.ts";
+import { awaitOutcome, readTransactionId } from "./transaction-outcome.ts";
 
 type Execute = (statement: Statement, context: ExecutionContext) => Promise<StatementResult | "forward">;
 
@@ -40,11 +42,13 @@ interface Replay extends Pick<OpenTransaction, "touched" | "setAside" | "leftove
   readonly lastClaimed: readonly string[];
 }
 
-/** The list has been run for good; one of the two calls ends it. */
+/** The list has been run for good; one of the calls ends it. */
 export interface PreparedCommit {
   /** After PostgreSQL has committed the client's part. */
   commit(): Promise<void>;
   rollback(): Promise<void>;
+  /** Either of the two, as PostgreSQL has ended the client's part, or will. @returns whether it has committed */
+  endAsPostgres(): Promise<boolean>;
 }
 
 /** True for statements that are run as a Query on the client's connection, which ends a pipeline's transaction. */
@@ -113,20 +117,47 @@ export class StatementTransaction {
       this.#deps.catalog.writeAndHold((client) => this.#replay(this.#entries, client)),
     );
     onHeld();
+    let transactionId: string;
     try {
       const database = this.#entries.at(-1)?.context.database ?? "";
       await translateErrors(() => refuseOwners(this.#deps, connection, database, held.result.setAside));
+      transactionId = await readTransactionId(connection);
     } catch (error) {
       await held.rollback();
       throw error;
     }
+    const commit = () => this.#commit(held);
+    const rollback = async () => {
+      await held.rollback();
+      await this.discard();
+    };
     return {
-      commit: () => this.#commit(held),
-      rollback: async () => {
-        await held.rollback();
-        await this.discard();
+      commit,
+      rollback,
+      endAsPostgres: async () => {
+        const outcome = await this.#outcome(held, transactionId);
+        await (outcome === "committed" ? commit() : rollback());
+        return outcome === "committed";
       },
     };
+  }
+
+  async #outcome(
+    held: HeldWrite<Replay>,
+    transactionId: string,
+  ): Promise<"committed" | "aborted" | "unknown"> {
+    try {
+      const outcome = await awaitOutcome(held.client, this.#backend, transactionId);
+      if (outcome !== "unknown") return outcome;
+      this.#deps.log.error(
+        { transactionId },
+        "a client's COMMIT has not ended; its statements of ours are undone",
+      );
+    } catch (error) {
+      // The connection that holds them is gone, and they with it.
+      this.#deps.log.error({ err: error, transactionId }, "the outcome of a client's COMMIT is not known");
+    }
+    return "unknown";
   }
 
   /** The client's transaction has ended without these statements. Never rejects. */
@@ -136,7 +167,9 @@ export class StatementTransaction {
 
   async #commit(held: HeldWrite<Replay>): Promise<void> {
     try {
-      await translateErrors(() => held.commit());
+      await held.commit().catch((error: unknown) => {
+        throw lostAtCommit(error);
+      });
       // The reserved roles are now somebody's.
       this.#entries = [];
     } finally {
@@ -179,6 +212,15 @@ export class StatementTransaction {
     entry.reserved.push(reserved);
     if (reserved !== name) entry.context.materials.set(standInKey, reserved);
   }
+}
+
+/** The connection that held the statements open broke at the last moment; PostgreSQL has committed the client's part. */
+function lostAtCommit(cause: unknown): SqlError {
+  return new SqlError(
+    "transaction_resolution_unknown",
+    "the transaction was committed in PostgreSQL, but what it changed of users, roles and keys may be lost",
+    { hint: "Look with SHOW USERS, SHOW ROLES or SHOW API KEYS, and run those statements again.", cause },
+  );
 }
 
 /** True for statements that read and change nothing. */

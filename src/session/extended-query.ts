@@ -9,7 +9,7 @@ import { parseTransactionControl, type TransactionControl } from "../ddl/transac
 import { SqlError } from "../errors/sql-error.ts";
 import type { PairedTransaction } from "../exec/paired-transaction.ts";
 import type { Column } from "../exec/result.ts";
-import { endsPipeline, type PreparedCommit } from "../exec/statement-transaction.ts";
+import { endsPipeline } from "../exec/statement-transaction.ts";
 import {
   encodeCommandComplete,
   encodePortalSuspended,
@@ -20,11 +20,12 @@ import { decodeFrontendMessage, type FrontendMessage, type ObjectName } from "..
 import { encodeDescribe, encodeFlush, encodeParse } from "../wire/frontend-message-encoding.ts";
 import { resolveResultFormats } from "../wire/row-encoding.ts";
 import { lendConnection } from "./client-connection.ts";
+import { PendingCommit } from "./pending-commit.ts";
 import { missingPortal } from "./query-errors.ts";
 import type { Relay } from "./relay.ts";
 import type { QuerySession } from "./simple-query.ts";
 import { encodeNotices, encodeRows, type StatementRunner } from "./statement-runner.ts";
-import { cannotPrepare, followControl } from "./transaction-end.ts";
+import { answerOf, cannotPrepare, followControl } from "./transaction-end.ts";
 
 type Message<T extends FrontendMessage["type"]> = Extract<FrontendMessage, { type: T }>;
 
@@ -202,13 +203,10 @@ export class ExtendedQuery {
   async sync(message: Buffer): Promise<void> {
     await this.#relay.settle();
     if (this.#relay.isStopped) return;
-    let prepared: PreparedCommit | undefined;
-    let release = () => {};
+    let pending: PendingCommit | undefined;
     if (!this.#isSkipping()) {
       try {
-        prepared = await this.#paired.prepareCommit(lendConnection(this.#relay, "extended"), () => {
-          release = this.#relay.boundCommit();
-        });
+        pending = await PendingCommit.begin(this.#session, "extended");
       } catch (error) {
         await this.#fail(error);
       }
@@ -221,10 +219,9 @@ export class ExtendedQuery {
       ready = Buffer.from(body);
       return "finish";
     });
-    release();
     try {
-      if (hasFailed || ready === undefined) await prepared?.rollback();
-      else await prepared?.commit();
+      if (ready === undefined) await pending?.end("unknown");
+      else await pending?.end(hasFailed ? "not committed" : "committed");
     } catch (error) {
       if (!this.#relay.isStopped) this.#relay.writeToClient(this.#runner.encodeError(error));
     }
@@ -270,17 +267,11 @@ export class ExtendedQuery {
   }
 
   async #executeControl(message: Buffer, control: TransactionControl): Promise<void> {
-    let prepared: PreparedCommit | undefined;
-    let release = () => {};
+    let pending: PendingCommit | undefined;
     try {
       if (control.kind === "prepare_transaction") throw cannotPrepare();
-      if (control.kind === "commit") {
-        prepared = await this.#paired.prepareCommit(lendConnection(this.#relay, "extended"), () => {
-          release = this.#relay.boundCommit();
-        });
-      }
+      if (control.kind === "commit") pending = await PendingCommit.begin(this.#session, "extended");
     } catch (error) {
-      release();
       await this.#fail(error);
       return;
     }
@@ -291,14 +282,13 @@ export class ExtendedQuery {
       tag = decodeCommandComplete(body);
       return "finish";
     });
-    release();
     try {
-      if (prepared !== undefined && tag === "COMMIT") await prepared.commit();
-      else if (prepared !== undefined) {
-        await prepared.rollback();
-        // The name means another statement by now: the block goes on, without what belonged to it.
-        if (tag !== undefined && tag !== "ROLLBACK") throw notTheCommit();
-      } else if (tag !== undefined) await followControl(this.#session, control);
+      await pending?.end(answerOf(tag));
+      // The name means another statement by now: the block goes on, without what belonged to it.
+      if (pending !== undefined && tag !== undefined && tag !== "COMMIT" && tag !== "ROLLBACK") {
+        throw notTheCommit();
+      }
+      if (pending === undefined && tag !== undefined) await followControl(this.#session, control);
     } catch (error) {
       await this.#fail(error);
       return;

@@ -31,3 +31,11 @@ export interface RelayListener {
 
 /** What becomes of one reply to a message of the front-end's own; `finish` keeps it from the client and ends the exchange. */
 export type ReplyDecision = "forward" | "drop" | "finish" | "forward-and-finish";
+
+/** A COMMIT whose outcome the front-end has to know. */
+export interface CommitHold {
+  /** The upstream has answered: the time is no longer bounded. */
+  answered(): void;
+  /** What follows from it has been done. */
+  end(): void;
+}

@@ -21,7 +21,7 @@ import {
   upstreamTableInExchange,
   upstreamTableInOwnQuery,
 } from "./message-tables.ts";
-import type { Interceptor, RelayListener, ReplyDecision } from "./relay-contracts.ts";
+import type { CommitHold, Interceptor, RelayListener, ReplyDecision } from "./relay-contracts.ts";
 import { ReplyLedger } from "./reply-ledger.ts";
 
 /**
@@ -35,6 +35,8 @@ const maxKeptBytes = 64 * 1024;
 
 /** Longest COMMIT with statements of ours in it, in ms. */
 const maxHeldCommitMs = 5_000;
+/** How long the upstream has to end a COMMIT that was cancelled, in ms. */
+const maxCancelledCommitMs = 2_000;
 
 const limits = { maxMessageBytes, maxInspectedBytes };
 
@@ -97,6 +99,9 @@ export class Relay {
   #isReadyWatched = false;
   #acceptsMore = true;
   #isStopped = false;
+  #heldCommit: Promise<void> | undefined;
+  #commitTimer: NodeJS.Timeout | undefined;
+  #isAbandoned = false;
 
   constructor(
     client: Transport,
@@ -217,13 +222,16 @@ export class Relay {
   }
 
   /**
-   * Bounds the time of a COMMIT during which the catalog is held: a client's deferred triggers may run for as long as they
-   * like, and every administrator would wait for them. When it is over the session ends, and both parts are rolled back.
-   *
-   * @returns what takes the bound back
+   * The client's COMMIT is about to decide on statements of ours, which the catalog holds open. Until `end` is called the
+   * upstream's answer is read on, whatever becomes of the client. The time is bounded: a client's deferred triggers may run
+   * for as long as they like, and every administrator would wait for them. When it is over the session ends.
    */
-  boundCommit(): () => void {
-    const timer = setTimeout(() => {
+  holdCommit(): CommitHold {
+    let end = () => {};
+    this.#heldCommit = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    this.#commitTimer = setTimeout(() => {
       this.#listener.onFailure(
         new SqlError(
           "query_canceled",
@@ -235,11 +243,41 @@ export class Relay {
         ),
       );
     }, maxHeldCommitMs);
-    return () => clearTimeout(timer);
+    return {
+      answered: () => clearTimeout(this.#commitTimer),
+      end: () => {
+        clearTimeout(this.#commitTimer);
+        this.#heldCommit = undefined;
+        end();
+      },
+    };
+  }
+
+  /** Settles at the end of the COMMIT that decides on statements of ours; undefined when there is none. */
+  get heldCommit(): Promise<void> | undefined {
+    return this.#heldCommit;
+  }
+
+  /**
+   * The client is gone, or was told that it is over. The upstream, which is to be cancelled, is read on without it for a moment;
+   * then its answer is no longer waited for.
+   */
+  abandonClient(): void {
+    this.#isAbandoned = true;
+    clearTimeout(this.#commitTimer);
+    this.#commitTimer = setTimeout(() => this.stop(), maxCancelledCommitMs);
+    this.#fromClient.discard();
+    if (!this.#isUpstreamBlocked) return;
+    // What is still queued is a view of the buffer that is read into next.
+    this.client.close();
+    this.#isUpstreamBlocked = false;
+    this.#upstream.isLent = false;
+    if (!this.#isStopped) this.#upstream.start();
   }
 
   /** Writes a message of ours to the client. */
   writeToClient(message: Buffer): void {
+    if (this.#isAbandoned) return;
     if (!this.client.write(message)) this.#blockUpstream();
   }
 
@@ -454,6 +492,7 @@ export class Relay {
   }
 
   forwardFromUpstream(buffer: Buffer, start: number, end: number): void {
+    if (this.#isAbandoned) return;
     if (!this.client.write(buffer.subarray(start, end))) this.#blockUpstream();
   }
 
@@ -563,7 +602,7 @@ export class Relay {
       if (!this.#isStopped) this.#upstream.start();
     },
     onEnd: () => {
-      this.stop();
+      if (this.#heldCommit === undefined) this.stop();
       this.#listener.onClientGone();
     },
   };

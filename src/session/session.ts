@@ -248,6 +248,18 @@ export class Session implements ManagedSession {
     const relay = this.#relay;
     const lease = this.#lease;
     this.#ticket?.cancel(new SqlError("connection_failure", "the client has closed the connection"));
+    const heldCommit = relay?.heldCommit;
+    if (relay !== undefined && lease !== undefined && heldCommit !== undefined) {
+      // It decides on statements of ours: as long as it may still succeed it is listened to.
+      relay.abandonClient();
+      void this.#services.cancelUpstream(lease.connection);
+      void heldCommit.then(() => {
+        relay.stop();
+        lease.discard();
+        this.#onClosed(this);
+      });
+      return;
+    }
     if (relay !== undefined && lease !== undefined) {
       const isReusable = relay.isReusable && this.#claims?.haveChanged === false;
       const isRunning = !relay.isSettled;

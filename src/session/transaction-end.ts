@@ -2,12 +2,11 @@
 
 import type { TransactionControl } from "../ddl/transaction-control.ts";
 import { SqlError } from "../errors/sql-error.ts";
-import type { PreparedCommit } from "../exec/statement-transaction.ts";
 import { encodeCommandComplete, encodeSqlError } from "../wire/backend-message.ts";
 import { decodeCommandComplete, decodeErrorFields } from "../wire/backend-message-decoding.ts";
 import { encodeQuery } from "../wire/frontend-message-encoding.ts";
-import { lendConnection } from "./client-connection.ts";
 import { forwardText, type TextPart } from "./forward-text.ts";
+import { type CommitAnswer, PendingCommit } from "./pending-commit.ts";
 import { failTransaction } from "./query-errors.ts";
 import type { QuerySession } from "./simple-query.ts";
 
@@ -79,14 +78,10 @@ async function commitBoth(
   keepSilent: boolean,
 ): Promise<boolean> {
   const { relay, runner, paired } = session;
-  let prepared: PreparedCommit | undefined;
-  let release = () => {};
+  let pending: PendingCommit | undefined;
   try {
-    prepared = await paired.prepareCommit(lendConnection(relay, "simple"), () => {
-      release = relay.boundCommit();
-    });
+    pending = await PendingCommit.begin(session, "simple");
   } catch (error) {
-    release();
     await relay.converse(encodeQuery("ROLLBACK"), true, (type) => (type === "Z" ? "finish" : "drop"));
     await paired.discard();
     relay.isWatchingTransaction = false;
@@ -98,21 +93,21 @@ async function commitBoth(
     if (type === "C") tag = decodeCommandComplete(body);
     return type === "C" || keepSilent ? "drop" : "forward";
   });
-  release();
   relay.isWatchingTransaction = false;
-  if (tag !== "COMMIT") {
-    await prepared?.rollback();
-    if (tag !== undefined && !keepSilent && !relay.isStopped) relay.writeToClient(encodeCommandComplete(tag));
-    return tag !== undefined;
-  }
   try {
-    await prepared?.commit();
+    await pending?.end(answerOf(tag));
   } catch (error) {
     if (!relay.isStopped) relay.writeToClient(runner.encodeError(error));
     return false;
   }
-  if (!keepSilent && !relay.isStopped) relay.writeToClient(encodeCommandComplete(tag));
-  return true;
+  if (tag !== undefined && !keepSilent && !relay.isStopped) relay.writeToClient(encodeCommandComplete(tag));
+  return tag !== undefined;
+}
+
+/** @param tag of what was to be the COMMIT; undefined when it was not completed */
+export function answerOf(tag: string | undefined): CommitAnswer {
+  if (tag === undefined) return "unknown";
+  return tag === "COMMIT" ? "committed" : "not committed";
 }
 
 export function cannotPrepare(): SqlError {

@@ -292,6 +292,12 @@ test("locks of the client's own transaction, and of others, never make it hang; 
   expect(performance.now() - startedAt).toBeLessThan(8_000);
   expect(await userNames()).not.toContain("locked");
   expect(await roleNames()).not.toContain("locked");
+  // What is left of it can do nothing.
+  const rights = await stage.past(
+    `SELECT rolcanlogin OR rolsuper AS may, EXISTS (SELECT FROM pg_auth_members m WHERE m.member = r.oid) AS belongs
+       FROM pg_roles r WHERE rolname LIKE 'nodedb\\_dropped\\_%'`,
+  );
+  expect(rights).toEqual([{ may: false, belongs: false }]);
   await admin.query(`CREATE USER locked ${password}`);
   await blocker.query("ROLLBACK");
   await until(async () => (await leftovers()).length === 0, 30_000);

@@ -137,6 +137,23 @@ for (const version of ["embedded", "debian"] as const) {
         });
       });
 
+      test("a database that nobody was let into by name is not another tenant's to open", async () => {
+        await stack.sql("CREATE DATABASE nobodys", [], "postgres");
+        await stack.sql("REVOKE CONNECT ON DATABASE nobodys FROM PUBLIC", [], "postgres");
+        for (const sql of [
+          "GRANT CONNECT ON DATABASE nobodys TO acme_user",
+          "GRANT CONNECT ON DATABASE nobodys TO acme_admin",
+          "CREATE SERVICE ACCOUNT acme_robot FOR DATABASE nobodys",
+          "CREATE API KEY 'acme_key' ROLE readonly WITH DATABASES (nobodys)",
+        ]) {
+          expect(await refused("acme_admin", sql), sql).toMatchObject({ sqlstate: "42501" });
+        }
+        expect(await mayConnect("acme_user", "nobodys")).toBe(false);
+        expect(await as("boss", "GRANT CONNECT ON DATABASE nobodys TO worker")).toMatchObject({
+          tag: "GRANT",
+        });
+      });
+
       test("about PostgreSQL's own roles is PostgreSQL's", async () => {
         expect(await as("worker", "GRANT CONNECT ON DATABASE sales TO PUBLIC")).toBe("forward");
         expect(await as("worker", "GRANT CONNECT ON DATABASE sales TO pg_monitor")).toBe("forward");

@@ -130,7 +130,7 @@ export async function openCatalogStack(
         }
       },
     },
-    sessionTable: { flush: async () => undefined },
+    sessionTable: { flush: async () => undefined, change: (work) => catalog.write(work) },
     reaper: new RoleReaper({ catalog, adminConnection, roleOptions, log }),
     audit,
     log,
