@@ -69,6 +69,8 @@ export class ExtendedQuery {
   /** Prepared statements that control the transaction, and the portals made from them. */
   readonly #controls = new Map<ObjectName, TransactionControl>();
   readonly #controlPortals = new Map<ObjectName, TransactionControl>();
+  /** True once a statement was prepared whose tag is that of the end of a block, which goes on. */
+  #maySurviveItsEnd = false;
 
   constructor(session: QuerySession, columnsOf: (statement: Statement) => readonly Column[] | undefined) {
     this.#session = session;
@@ -181,6 +183,7 @@ export class ExtendedQuery {
     this.#controls.delete(parse.statement);
     const control = parseTransactionControl(parse.text, 0, parse.text.length);
     if (control !== undefined) this.#controls.set(parse.statement, control);
+    if (control !== undefined && endsBlockInName(control)) this.#maySurviveItsEnd = true;
     if (statement !== "forward") this.#statements.set(parse.statement, { statement, columns });
     this.#updateRelay();
   }
@@ -238,6 +241,7 @@ export class ExtendedQuery {
         throw new SqlError("object_not_in_prerequisite_state", `portal "${execute.portal}" cannot be run`);
       }
       if (portal.progress === undefined) {
+        if (this.#relay.ledger.isStatusUncertain && this.#maySurviveItsEnd) throw unknownStatus();
         const paired = this.#isAlone(portal.statement) ? undefined : this.#paired;
         const result = await this.#runner.run(
           portal.statement,
@@ -270,7 +274,10 @@ export class ExtendedQuery {
     let pending: PendingCommit | undefined;
     try {
       if (control.kind === "prepare_transaction") throw cannotPrepare();
-      if (control.kind === "commit") pending = await PendingCommit.begin(this.#session, "extended");
+      // The COMMIT of a failed block is a ROLLBACK.
+      const isFailed = this.#relay.ledger.status === "E";
+      if (control.kind === "commit" && !isFailed)
+        pending = await PendingCommit.begin(this.#session, "extended");
     } catch (error) {
       await this.#fail(error);
       return;
@@ -289,6 +296,7 @@ export class ExtendedQuery {
         throw notTheCommit();
       }
       if (pending === undefined && tag !== undefined) await followControl(this.#session, control);
+      if (tag !== undefined) this.#noteStatus(control);
     } catch (error) {
       await this.#fail(error);
       return;
@@ -296,6 +304,14 @@ export class ExtendedQuery {
       this.#updateRelay();
     }
     if (tag !== undefined && !this.#relay.isStopped) this.#relay.writeToClient(encodeCommandComplete(tag));
+  }
+
+  // Its tag alone does not tell.
+  #noteStatus(control: TransactionControl): void {
+    const { ledger } = this.#relay;
+    if (control.kind === "savepoint" || control.kind === "release") return;
+    const isOpen = control.kind === "begin" || endsBlockInName(control);
+    ledger.noteStatus(isOpen ? "T" : "I");
   }
 
   // The upstream discards everything up to Sync after an error, and so do we.
@@ -330,6 +346,19 @@ export class ExtendedQuery {
     this.#relay.hasOwn = this.hasOwn;
     this.#relay.isWatchingTransaction = this.#paired.isOpen;
   }
+}
+
+/** COMMIT or ROLLBACK by its tag, with a block open behind it. */
+function endsBlockInName(control: TransactionControl): boolean {
+  return control.kind === "rollback_to" || ("chain" in control && control.chain);
+}
+
+function unknownStatus(): SqlError {
+  return new SqlError(
+    "feature_not_supported",
+    "it cannot be told whether this statement is in a transaction block",
+    { hint: "Send Sync behind ROLLBACK TO SAVEPOINT and AND CHAIN." },
+  );
 }
 
 function notTheCommit(): SqlError {

@@ -8,6 +8,7 @@ import { beginsWithReset } from "../ddl/session-reset.ts";
 import { findStatements } from "../ddl/splitter.ts";
 import type { Statement } from "../ddl/statement.ts";
 import { mayBeTransactionControl, parseTransactionControl } from "../ddl/transaction-control.ts";
+import { SqlError } from "../errors/sql-error.ts";
 import type { PairedTransaction } from "../exec/paired-transaction.ts";
 import type { Column } from "../exec/result.ts";
 import { type Verdict, verdicts } from "../wire/framer.ts";
@@ -18,7 +19,15 @@ import { hasTransactionControl, type QuerySession, runSimpleQuery } from "./simp
 import type { StatementRunner } from "./statement-runner.ts";
 
 const headerBytes = 5;
-const letter = { query: 0x51, parse: 0x50, bind: 0x42, execute: 0x45, close: 0x43, sync: 0x53 } as const;
+const letter = {
+  query: 0x51,
+  parse: 0x50,
+  bind: 0x42,
+  execute: 0x45,
+  close: 0x43,
+  sync: 0x53,
+  functionCall: 0x46,
+} as const;
 const statementTarget = 0x53; // S
 
 export class StatementInterceptor implements Interceptor {
@@ -71,6 +80,8 @@ export class StatementInterceptor implements Interceptor {
       }
       case letter.sync:
         return this.#extended.mustCommitAtSync ? verdicts.take : verdicts.pass;
+      case letter.functionCall:
+        return this.#extended.mustCommitAtSync ? verdicts.take : verdicts.pass;
       case letter.close: {
         const nameEnd = buffer.indexOf(0, bodyStart + 1);
         if (nameEnd === -1 || nameEnd >= end) return verdicts.pass;
@@ -105,6 +116,7 @@ export class StatementInterceptor implements Interceptor {
     else if (type === letter.parse) await this.#extended.parse(message);
     else if (type === letter.close) await this.#extended.close(message);
     else if (type === letter.sync) await this.#extended.sync(message);
+    else if (type === letter.functionCall) throw noFunctionCall();
     else await this.#extended.execute(message);
   }
 
@@ -125,6 +137,8 @@ export class StatementInterceptor implements Interceptor {
     const { relay, paired } = this.#session;
     if (this.#mustRun(buffer, start, end)) return verdicts.take;
     if (!paired.isOpen) return verdicts.pass;
+    // It ends the transaction of a pipeline.
+    if (relay.ledger.status === "I") return verdicts.take;
     return hasTransactionControl(relay, buffer.subarray(start, end)) ? verdicts.take : verdicts.pass;
   }
 
@@ -153,4 +167,13 @@ export class StatementInterceptor implements Interceptor {
       this.#extended.hasControls && this.#extended.isControl(buffer.toString("latin1", nameStart, nameEnd))
     );
   }
+}
+
+/** It would commit what the pipeline did in PostgreSQL, and nothing could be held back meanwhile. */
+function noFunctionCall(): SqlError {
+  return new SqlError(
+    "feature_not_supported",
+    "FunctionCall cannot end a pipeline that changes users, roles or keys",
+    { severity: "FATAL", hint: "Send Sync before it." },
+  );
 }

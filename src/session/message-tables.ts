@@ -7,7 +7,7 @@ export const clientTable = actionTable({ pass: "dH", observe: "BDECSFcf", inspec
 /** While statements of ours are prepared, the messages that may name one are looked at. */
 export const clientTableWithOwn = actionTable({ pass: "dH", observe: "DSFcf", inspect: "QPXBEC" });
 /** While the client's transaction holds statements of ours: its end must be seen before it happens. */
-export const clientTableInTransaction = actionTable({ pass: "dH", observe: "DFcf", inspect: "QPXBECS" });
+export const clientTableInTransaction = actionTable({ pass: "dH", observe: "Dcf", inspect: "QPXBECSF" });
 /** While the session's claims are due: whatever may begin a transaction waits until they have been sealed anew. */
 export const clientTableWhenDue = actionTable({ pass: "dH", observe: "cf", inspect: "QPXBECDSF" });
 /** While a COPY that is part of a multi-statement string waits for the client's data. */

@@ -10,6 +10,7 @@ import { type FramerVisitor, MessageFramer, type Verdict, verdicts } from "../wi
 import { encodeFlush } from "../wire/frontend-message-encoding.ts";
 import { maxMessageBytes } from "../wire/limits.ts";
 import type { Transport, TransportHandler } from "../wire/transport.ts";
+import { meaningOfTag } from "./command-tags.ts";
 import {
   clientTable,
   clientTableInCopy,
@@ -56,18 +57,6 @@ const reply = {
 
 /** The severity field of an ErrorResponse that ends the session, never translated (PostgreSQL manual 54.8). */
 const fatalSeverity = Buffer.from("\0VFATAL\0", "latin1");
-
-/** Tags of commands that may have reset the session's settings, in their whole messages. */
-const resetMessages = [
-  Buffer.from("C\0\0\0\x0aRESET\0", "latin1"),
-  Buffer.from("C\0\0\0\x10DISCARD ALL\0", "latin1"),
-];
-
-function isReset(buffer: Buffer, start: number, end: number): boolean {
-  return resetMessages.some(
-    (message) => end - start === message.length && message.compare(buffer, start, end) === 0,
-  );
-}
 
 /** A conversation of the front-end's own with the upstream, while the client waits. */
 interface Exchange {
@@ -502,7 +491,7 @@ export class Relay {
         this.#noteReady(buffer[start + 5] ?? 0);
         return;
       case reply.commandComplete:
-        if (isReset(buffer, start, end)) this.areClaimsDue = true;
+        this.#noteTag(buffer, start, end);
         if (this.#exchange === undefined) this.observeUpstream(type);
         return;
       case reply.parameterStatus:
@@ -516,6 +505,22 @@ export class Relay {
       case reply.copyInResponse:
       case reply.copyBothResponse:
         this.#noteCopyIn();
+        return;
+      default:
+        return;
+    }
+  }
+
+  #noteTag(buffer: Buffer, start: number, end: number): void {
+    switch (meaningOfTag(buffer, start, end)) {
+      case "reset":
+        this.areClaimsDue = true;
+        return;
+      case "begin":
+        this.ledger.noteStatus("T");
+        return;
+      case "end":
+        this.ledger.noteBlockEnded();
         return;
       default:
         return;

@@ -55,7 +55,9 @@ export async function runSimpleQuery(session: QuerySession, text: Buffer): Promi
   // After an error in the extended protocol PostgreSQL discards this as well, without an answer.
   if (relay.isStopped || relay.ledger.isSkipping) return;
   const pieces = cutIntoPieces(relay, text);
-  const isImplicit = relay.ledger.status === "I" && pieces.length > 1;
+  // What a pipeline did without a Sync is part of the transaction of the Query behind it.
+  const isInPipeline = paired.isOpen;
+  const isImplicit = relay.ledger.status === "I" && (pieces.length > 1 || isInPipeline);
   let isOwnBlock = false;
   let hasFailed = false;
   for (const piece of pieces) {
@@ -94,6 +96,8 @@ function cutIntoPieces(relay: Relay, text: Buffer): Piece[] {
     }
     return false;
   });
+  // Has an answer of its own.
+  if (pieces.length === 0) pieces.push({ kind: "forward", start: 0, end: 0, control: undefined, offset: 0 });
   return pieces;
 }
 
