@@ -61,28 +61,29 @@ export async function adoptReservedRole(client: Queryable, name: string): Promis
 }
 
 /**
- * Drops the reserved role of a transaction that has ended without it. A name that is somebody's by now is left alone.
+ * Gives up a name that a transaction has reserved and not used; part of a transaction that needs no lock of the role, which
+ * somebody may have granted something meanwhile. A name that is somebody's by now is left alone.
  *
- * @returns the oid of a role that is still to be dropped: somebody has granted it something, so that it is set aside
+ * @param backend that has reserved it; undefined: one that is gone
+ * @returns the oid of the role that was reserved: set aside, and to be dropped
  */
-export async function releaseReservedRole(client: Queryable, name: string): Promise<string | undefined> {
-  const found = await client.query<{ oid: string | null; taken: boolean; depends: boolean }>(
-    `DELETE FROM nodedb.reserved_role WHERE name = $1
+export async function releaseReservedRole(
+  client: Queryable,
+  name: string,
+  backend: ReservingBackend | undefined,
+): Promise<string | undefined> {
+  const found = await client.query<{ oid: string | null; taken: boolean }>(
+    `DELETE FROM nodedb.reserved_role r
+      WHERE r.name = $1 AND CASE WHEN $2::pg_catalog.int4 IS NULL THEN NOT ${isLive} ELSE r.backend_pid = $2 END
      RETURNING (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = $1)::pg_catalog.text AS oid,
                EXISTS (SELECT FROM nodedb.principal p WHERE p.name = $1)
-                 OR EXISTS (SELECT FROM nodedb.role r WHERE r.name = $1) AS taken,
-               EXISTS (SELECT FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_roles a ON a.oid = s.refobjid
-                        WHERE a.rolname = $1 AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass) AS depends`,
-    [name],
+                 OR EXISTS (SELECT FROM nodedb.role c WHERE c.name = $1) AS taken`,
+    [name, backend?.processId ?? null],
   );
   const role = found.rows[0];
   if (role === undefined || role.taken || role.oid === null) return undefined;
-  if (role.depends) {
-    await setRoleAside(client, { name, oid: role.oid }, undefined);
-    return role.oid;
-  }
-  await client.query(`DROP ROLE ${escapeIdentifier(name)}`);
-  return undefined;
+  await setRoleAside(client, { name, oid: role.oid }, undefined);
+  return role.oid;
 }
 
 /** Gives a role that was reserved under another name the one that it is for; part of the transaction that creates it. */

@@ -72,7 +72,7 @@ export async function claimRoleName(
 ): Promise<"free" | "reserved"> {
   const reservation = await findReservation(client, name.text, transaction?.backend);
   if (reservation === "abandoned") {
-    const setAside = await releaseReservedRole(client, name.text);
+    const setAside = await releaseReservedRole(client, name.text, undefined);
     if (setAside !== undefined) transaction?.leftovers.push(setAside);
     transaction?.claimed.push(name.text);
     return "free";

@@ -10,7 +10,7 @@ import {
   listPendingDrops,
   type PendingDrop,
 } from "../catalog/dropped-roles.ts";
-import { findAbandonedRoles, releaseReservedRole } from "../catalog/reserved-roles.ts";
+import { findAbandonedRoles, type ReservingBackend, releaseReservedRole } from "../catalog/reserved-roles.ts";
 import type { ExecutorDependencies } from "./context.ts";
 import { dropPostgresRoles } from "./drop-postgres-roles.ts";
 import { translateErrors } from "./run-statement.ts";
@@ -33,6 +33,8 @@ export class RoleReaper {
   #ticker: NodeJS.Timeout | undefined;
   #run: Promise<void> = Promise.resolve();
   readonly #working = new Set<Promise<void>>();
+  /** Names that could not be given up. */
+  readonly #unreleased: [string, ReservingBackend][] = [];
 
   constructor(deps: ReaperDependencies) {
     this.#deps = deps;
@@ -64,17 +66,21 @@ export class RoleReaper {
     clearTimeout(timer);
   }
 
-  /** Gives up the names that a transaction had reserved. Never rejects. */
-  async release(names: readonly string[]): Promise<void> {
+  /**
+   * Gives up the names that a transaction had reserved. Never rejects: what cannot be done now is tried again.
+   *
+   * @param backend of the transaction; undefined: of one that is gone
+   */
+  async release(names: readonly string[], backend: ReservingBackend | undefined): Promise<void> {
     for (const name of names) {
       try {
         const oid = await translateErrors(() =>
-          this.#deps.catalog.write((client) => releaseReservedRole(client, name)),
+          this.#deps.catalog.write((client) => releaseReservedRole(client, name, backend)),
         );
-        // Somebody has granted it something meanwhile.
         if (oid !== undefined) await this.finish([oid]);
       } catch (error) {
-        this.#deps.log.warn({ err: error, role: name }, "a reserved role could not be dropped yet");
+        if (backend !== undefined) this.#unreleased.push([name, backend]);
+        this.#deps.log.warn({ err: error, role: name }, "a reserved name could not be given up yet");
       }
     }
   }
@@ -89,7 +95,8 @@ export class RoleReaper {
   async #reap(): Promise<void> {
     const { catalog, log } = this.#deps;
     try {
-      await this.release(await catalog.read(findAbandonedRoles));
+      for (const [name, backend] of this.#unreleased.splice(0)) await this.release([name], backend);
+      await this.release(await catalog.read(findAbandonedRoles), undefined);
       await this.#finishAll(await catalog.read(listPendingDrops));
     } catch (error) {
       log.warn({ err: error }, "it could not be looked for roles that are to be dropped");

@@ -81,7 +81,10 @@ export class StatementTransaction {
   /** ROLLBACK TO SAVEPOINT has succeeded: forgets the statements behind the first `length`. Never rejects. */
   async truncate(length: number): Promise<void> {
     const forgotten = this.#entries.splice(length);
-    await this.#deps.reaper.release(forgotten.flatMap(({ reserved }) => reserved));
+    await this.#deps.reaper.release(
+      forgotten.flatMap(({ reserved }) => reserved),
+      this.#backend,
+    );
   }
 
   /**
