@@ -1,7 +1,6 @@
 #!/usr/bin/env -S node --max-semi-space-size=4
 /** Process entry: arguments, signals, what a person sees, and the only process.exit. */
 
-import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { checkSetup } from "./check.ts";
 import { type Config, formatMistake } from "./config/config.ts";
@@ -10,6 +9,7 @@ import { claimDataDir, runningProcess } from "./config/process-file.ts";
 import { SqlError } from "./errors/sql-error.ts";
 import { createLog, type Log } from "./observe/log.ts";
 import { openServer, type RunningServer } from "./server.ts";
+import { readVersion } from "./version.ts";
 
 const usage = `Usage: nodedb <command> [--config FILE]
 
@@ -237,13 +237,6 @@ function explain(error: unknown): void {
 function messageOf(error: unknown): string {
   if (error instanceof AggregateError && error.message === "") return error.errors.map(messageOf).join("; ");
   return error instanceof Error ? error.message : String(error);
-}
-
-function readVersion(): string {
-  const text = readFileSync(new URL("../package.json", import.meta.url), "utf8");
-  const parsed: unknown = JSON.parse(text);
-  const isPackage = typeof parsed === "object" && parsed !== null && "version" in parsed;
-  return isPackage ? String(parsed.version) : "unknown";
 }
 
 process.exit(await main());

@@ -1,6 +1,7 @@
 /** The HTTP interface, put together. */
 
 import { readFileSync } from "node:fs";
+import type { Pool } from "pg";
 import { requireDatabase } from "./auth/effective-databases.ts";
 import { mayStay } from "./auth/live-session.ts";
 import type { LoginGuard } from "./auth/login-guard.ts";
@@ -14,7 +15,10 @@ import { HttpListener, type HttpTls } from "./http/listener.ts";
 import type { QueryServices } from "./http/query-routes.ts";
 import { createRateLimit } from "./http/rate-limit.ts";
 import type { Log } from "./observe/log.ts";
+import type { Metrics } from "./observe/metrics.ts";
+import { watchAvailability } from "./upstream/availability.ts";
 import type { UpstreamPool } from "./upstream/pool.ts";
+import { readVersion } from "./version.ts";
 
 export interface HttpParts {
   readonly credentials: Credentials;
@@ -26,6 +30,8 @@ export interface HttpParts {
   readonly cancelUpstream: QueryServices["cancelUpstream"];
   readonly prepareDatabase: QueryServices["prepareDatabase"];
   readonly defaultDatabase: string;
+  readonly adminPool: Pool;
+  readonly metrics: Metrics;
   readonly log: Log;
 }
 
@@ -73,8 +79,16 @@ export async function openHttp(config: Config, parts: HttpParts): Promise<HttpIn
       maxRows: http.maxRows,
       maxResponseBytes: http.maxResponseBytes,
       statementTimeoutMs: http.statementTimeoutMs,
+      onDone: (tookMs, outcome) => parts.metrics.observeQuery(tookMs, outcome),
+    },
+    operation: {
+      metrics: parts.metrics,
+      areMetricsPublic: config.metrics.public,
+      isUpstreamReachable: watchAvailability(() => parts.adminPool.query("SELECT")),
     },
     rateLimit: createRateLimit(http.requestsPerMin),
+    corsOrigins: http.corsOrigins,
+    version: readVersion(),
     maxBodyBytes: http.maxBodyBytes,
     isTlsRequired: server.tls?.required ?? false,
     makeServer: (handler) => listener.makeServer(handler),

@@ -24,6 +24,7 @@ import { createExecutor } from "./exec/execute.ts";
 import { resultColumns } from "./exec/result-columns.ts";
 import { RoleReaper } from "./exec/role-reaper.ts";
 import type { Log } from "./observe/log.ts";
+import { createMetrics } from "./observe/metrics.ts";
 import { type HttpInterface, openHttp } from "./open-http.ts";
 import { openIdentity } from "./open-identity.ts";
 import { openTlsFiles, type TlsFiles } from "./open-tls.ts";
@@ -197,7 +198,13 @@ async function listenOn(
     (connection, target) => claims.publish(connection, target),
     config.upstream,
     log,
+    (waitedMs) => metrics.observeQueue(waitedMs),
   );
+  const metrics = createMetrics({
+    sessions: () => registry.statuses(),
+    pool: () => pool.counts(),
+    keySets: () => identities.jwksStatuses(),
+  });
   const reaper = new RoleReaper({ catalog, adminConnection: upstream.admin, roleOptions, log });
   const deps: ExecutorDependencies = {
     catalog,
@@ -226,6 +233,7 @@ async function listenOn(
     audit,
     attemptsPerAddressPerMinute: auth.loginAttemptsPerIpPerMin,
     attemptsPerUserPerMinute: auth.loginAttemptsPerUserPerMin,
+    onOutcome: (method, outcome) => metrics.countAuthentication(method, outcome),
   });
   const recordLogin = ({ principal, keyId }: Identity) => {
     catalog.recordLogin(principal.id);
@@ -299,6 +307,8 @@ async function listenOn(
       cancelUpstream: cancelConnection,
       prepareDatabase,
       defaultDatabase: upstream.defaultDatabase,
+      adminPool,
+      metrics,
       log,
     });
     first = await bootstrap(deps, {

@@ -14,6 +14,8 @@ export interface LoginGuardOptions {
   readonly attemptsPerUserPerMinute: number;
   /** In milliseconds, from any fixed moment. */
   readonly clock?: () => number;
+  /** Told of every login and token; what was refused is known by its kind only. */
+  readonly onOutcome?: (method: string, outcome: "accepted" | "refused") => void;
 }
 
 /** Pairs of key and address that are remembered as seen. */
@@ -42,6 +44,7 @@ export class LoginGuard {
 
   /** Counts and audits a refusal, whatever the reason. */
   recordFailure(user: string, address: string, reason: RefusalReason | "changed_meanwhile"): void {
+    this.#options.onOutcome?.("scram-sha-256", "refused");
     // Neither counted nor written down: else whoever may not log in could fill the audit log.
     if (reason === "too_many_failures") return;
     const { lockout, audit } = this.#options;
@@ -69,6 +72,7 @@ export class LoginGuard {
    * owner out.
    */
   recordBearerFailure(address: string, reason: RefusalReason, provider?: string): void {
+    this.#options.onOutcome?.("bearer", "refused");
     if (reason === "too_many_failures") return;
     const { audit } = this.#options;
     const detail = provider === undefined ? reason : `${reason}, OIDC provider ${JSON.stringify(provider)}`;
@@ -87,6 +91,7 @@ export class LoginGuard {
    * @param username whom the client claimed to be, where it did
    */
   recordCertificateFailure(address: string, reason: RefusalReason, username?: string): void {
+    this.#options.onOutcome?.("certificate", "refused");
     if (reason === "too_many_failures") return;
     const { audit } = this.#options;
     audit.record({ event: "AuthFailure", username, source: address, detail: reason });
@@ -103,6 +108,7 @@ export class LoginGuard {
    * with it from an address.
    */
   recordBearerSuccess(address: string, identity: Identity, sessionId: string | undefined): void {
+    this.#options.onOutcome?.(identity.method, "accepted");
     const { principal, tenantId, keyId, method } = identity;
     const who = { username: principal.name, tenantId, source: address, sessionId };
     const { audit } = this.#options;
@@ -132,6 +138,7 @@ export class LoginGuard {
 
   /** Clears the name's failures and audits the login; and a key that comes from an address for the first time. */
   recordSuccess(user: string, address: string, identity: Identity, sessionId: string): void {
+    this.#options.onOutcome?.(identity.method, "accepted");
     const { lockout, audit } = this.#options;
     // Else an application that logs in with its key would clear, again and again, what counts the guesses at the password.
     const isOwnPassword = identity.method.startsWith("scram-");

@@ -20,6 +20,8 @@ export interface RequestServices {
   /** Never rejects. */
   readonly cancelUpstream: (connection: UpstreamConnection) => Promise<void>;
   readonly log: Log;
+  /** Told of each request's statements, from the connection to their end. */
+  readonly onDone?: (tookMs: number, outcome: "ok" | "error") => void;
 }
 
 export interface RequestLimits extends ResultLimits {
@@ -83,10 +85,15 @@ export class RequestSession implements ManagedSession {
       const client = new QueryClient(lease.connection, limits.maxBytes);
       this.#client = client;
       const timer = setTimeout(() => this.fail(statementTimeout()), limits.timeoutMs);
+      const startedAtMs = performance.now();
+      let outcome: "ok" | "error" = "error";
       try {
-        return await this.#unlessInterrupted(work(this.#openStatements(lease, client, limits)));
+        const result = await this.#unlessInterrupted(work(this.#openStatements(lease, client, limits)));
+        outcome = "ok";
+        return result;
       } finally {
         clearTimeout(timer);
+        this.#services.onDone?.(performance.now() - startedAtMs, outcome);
         this.#client = undefined;
         this.#giveBack(lease, client);
       }

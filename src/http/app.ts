@@ -6,20 +6,27 @@ import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify }
 import type { Identity } from "../auth/identity.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
+import { addCors } from "./cors.ts";
 import { authenticate, type Credentials } from "./credential.ts";
+import { addDocumentRoutes } from "./document-routes.ts";
 import { answerError } from "./error-answer.ts";
 import { HttpError } from "./http-error.ts";
 import { parseJsonBody } from "./json-body.ts";
+import { addOperationRoutes, type OperationServices } from "./operation-routes.ts";
 import { addQueryRoutes, type QueryServices } from "./query-routes.ts";
 import type { RateLimit } from "./rate-limit.ts";
 
 export interface AppOptions {
   readonly credentials: Credentials;
   readonly query: QueryServices;
+  readonly operation: Omit<OperationServices, "authenticate">;
   /** @throws HttpError 429 */
   readonly rateLimit: RateLimit;
   readonly maxBodyBytes: number;
   readonly isTlsRequired: boolean;
+  readonly corsOrigins: readonly string[];
+  /** The program's. */
+  readonly version: string;
   /** Makes the server that the application answers for. */
   readonly makeServer: (handler: (request: IncomingMessage, response: ServerResponse) => void) => Server;
   /** Before true every request gets 503: the program is still starting, or already ending. */
@@ -66,10 +73,15 @@ export function createApp(options: AppOptions): FastifyInstance {
   const identities = new WeakMap<FastifyRequest, Identity>();
   app.addHook("onRequest", async (request, reply) => {
     reply.headers({ ...securityHeaders, "x-request-id": request.id });
-    if (!options.isOpen()) {
+    if (!options.isOpen() && request.routeOptions.url !== "/healthz") {
       throw new SqlError("cannot_connect_now", "the database system is not accepting connections");
     }
     if (options.isTlsRequired && !("encrypted" in request.raw.socket)) throw tlsRequired();
+  });
+  addCors(app, options.corsOrigins);
+  app.addHook("onResponse", async (request, reply) => {
+    const route = request.routeOptions.url ?? "none";
+    options.operation.metrics.observeRequest(route, request.method, reply.statusCode, reply.elapsedTime);
   });
   app.setErrorHandler((error, request, reply) => {
     const answer = answerError(translate(error), request.id, log);
@@ -79,11 +91,16 @@ export function createApp(options: AppOptions): FastifyInstance {
     );
     return reply.code(answer.status).headers(answer.headers).send(answer.body);
   });
+  const admit = async (request: FastifyRequest): Promise<Identity> => {
+    const identity = await authenticate(options.credentials, request.raw, request.id, log);
+    await options.rateLimit(identity);
+    return identity;
+  };
+  addDocumentRoutes(app, options.version);
+  addOperationRoutes(app, { ...options.operation, authenticate: admit });
   app.register(async (guarded) => {
     guarded.addHook("onRequest", async (request) => {
-      const identity = await authenticate(options.credentials, request.raw, request.id, log);
-      await options.rateLimit(identity);
-      identities.set(request, identity);
+      identities.set(request, await admit(request));
     });
     addQueryRoutes(guarded, options.query, (request) => {
       const identity = identities.get(request);

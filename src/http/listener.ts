@@ -139,9 +139,13 @@ export class HttpListener {
         socket.off("error", onError);
         socket.pause();
         socket.unshift(first);
-        if (first[0] === tlsHandshake) tls.emit("connection", socket);
-        else serve(socket);
-        socket.resume();
+        if (first[0] !== tlsHandshake) {
+          serve(socket);
+          socket.resume();
+        } else {
+          // It reads what is left in the stream, and then from below it: a stream that flowed would lose the first part.
+          tls.emit("connection", socket);
+        }
       });
     });
   }

@@ -102,6 +102,7 @@ export class UpstreamPool {
   readonly #publish: (connection: UpstreamConnection, target: UpstreamTarget) => Promise<void>;
   readonly #settings: PoolSettings;
   readonly #log: Log;
+  readonly #onLease: (waitedMs: number) => void;
   readonly #groups = new Map<string, Group>();
   readonly #sweeper: NodeJS.Timeout;
   #waiters: Waiter[] = [];
@@ -117,11 +118,13 @@ export class UpstreamPool {
     publish: (connection: UpstreamConnection, target: UpstreamTarget) => Promise<void>,
     settings: PoolSettings,
     log: Log,
+    onLease: (waitedMs: number) => void = () => {},
   ) {
     this.#open = open;
     this.#publish = publish;
     this.#settings = settings;
     this.#log = log;
+    this.#onLease = onLease;
     this.#sweeper = setInterval(() => this.#sweep(), sweepIntervalMs);
     this.#sweeper.unref();
   }
@@ -132,6 +135,7 @@ export class UpstreamPool {
    */
   acquire(target: UpstreamTarget): Ticket {
     const group = this.#groupOf(target);
+    const askedAtMs = performance.now();
     let waiter: Waiter | undefined;
     const lease = new Promise<Lease>((resolve, reject) => {
       const timer = setTimeout(() => {
@@ -143,7 +147,10 @@ export class UpstreamPool {
         parametersKey: keyOfParameters(target.parameters),
         timer,
         isSettled: false,
-        resolve,
+        resolve: (granted) => {
+          this.#onLease(performance.now() - askedAtMs);
+          resolve(granted);
+        },
         reject,
       };
       this.#waiters.push(waiter);
