@@ -33,6 +33,7 @@ export function claimsFunctionsSql(schema: string): string {
                pg_catalog.string_to_array(v.value OPERATOR(pg_catalog.#>>) '{}'::pg_catalog.text[], ' '), '')
            END
       FROM (SELECT ${s}.session() OPERATOR(pg_catalog.->) '${name}'::pg_catalog.text OFFSET 0) AS v (value))`;
+  const uuid = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$";
   return `
 CREATE TABLE IF NOT EXISTS ${s}.${claimsKeyTable} (
   kid pg_catalog.text PRIMARY KEY,
@@ -98,6 +99,22 @@ ${reader("tenant_id()", "pg_catalog.int8", `${claim("tenant_id")}::pg_catalog.in
 ${reader("roles()", "pg_catalog.text[]", list("roles"))}
 ${reader("scopes()", "pg_catalog.text[]", list("scopes"))}
 ${reader("claim(name pg_catalog.text)", "pg_catalog.text", `(${s}.session() OPERATOR(pg_catalog.->>) name)`)}
+-- What Supabase's policies call: the id where it is a UUID, and all claims as a token has them.
+${reader(
+  "uid()",
+  "pg_catalog.uuid",
+  `(
+    SELECT CASE WHEN v.id OPERATOR(pg_catalog.~) ('${uuid}' COLLATE pg_catalog."C") THEN v.id::pg_catalog.uuid END
+      FROM (SELECT ${claim("id")} OFFSET 0) AS v (id))`,
+)}
+${reader(
+  "jwt()",
+  "pg_catalog.jsonb",
+  `(
+    SELECT v.claims OPERATOR(pg_catalog.||)
+           pg_catalog.jsonb_build_object('sub'::pg_catalog.text, v.claims OPERATOR(pg_catalog.->) 'id'::pg_catalog.text)
+      FROM (SELECT ${s}.session() OFFSET 0) AS v (claims))`,
+)}
 ${reader("has_scope(scope pg_catalog.text)", "pg_catalog.bool", `coalesce(scope OPERATOR(pg_catalog.=) ANY (${s}.scopes()), false)`)}
 GRANT USAGE ON SCHEMA ${s} TO PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ${s} TO PUBLIC;`;

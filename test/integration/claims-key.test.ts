@@ -159,12 +159,14 @@ function describeKey(version: "embedded" | "debian", isThere: boolean): void {
       "email",
       "has_scope",
       "id",
+      "jwt",
       "org_id",
       "role",
       "roles",
       "scopes",
       "session",
       "tenant_id",
+      "uid",
     ];
     expect(functions).toEqual(
       names.map((name) =>
