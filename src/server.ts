@@ -17,11 +17,12 @@ import type { Config } from "./config/config.ts";
 import { loadMasterSecret } from "./config/master-secret.ts";
 import type { EmbeddedPostgres } from "./embedded/embedded-postgres.ts";
 import { SqlError } from "./errors/sql-error.ts";
-import { type BootstrapResult, bootstrap, repairRole } from "./exec/bootstrap.ts";
+import { type BootstrapResult, bootstrap } from "./exec/bootstrap.ts";
 import type { ExecutorDependencies } from "./exec/context.ts";
 import { createDatabasePreparer } from "./exec/databases.ts";
 import { createExecutor } from "./exec/execute.ts";
 import { resultColumns } from "./exec/result-columns.ts";
+import { RoleDrift } from "./exec/role-drift.ts";
 import { RoleReaper } from "./exec/role-reaper.ts";
 import type { Log } from "./observe/log.ts";
 import { createMetrics } from "./observe/metrics.ts";
@@ -34,18 +35,20 @@ import { Listener } from "./session/listener.ts";
 import { SessionRegistry } from "./session/session-registry.ts";
 import { cancelUpstream } from "./upstream/cancel.ts";
 import { ClaimsPublisher } from "./upstream/claims-publisher.ts";
-import { ForeignVerifierError, openUpstreamConnection } from "./upstream/login.ts";
+import { openUpstreamConnection } from "./upstream/login.ts";
 import { UpstreamPool, type UpstreamTarget } from "./upstream/pool.ts";
 import { deriveRoleCredential, deriveSecret } from "./upstream/role-credential.ts";
 import { judgeServerVersion, oldestMajorVersion } from "./upstream/server-version.ts";
 import type { UpstreamConnection } from "./upstream/upstream-connection.ts";
-import { UpstreamError } from "./upstream/upstream-error.ts";
 import { chooseTransports } from "./wire/choose-transport.ts";
 
 const catalogConnections = 4;
 /** How often it is looked for sessions whose user, key or token has expired. */
 const expirySweepMs = 1_000;
 const upstreamLoginTimeoutMs = 10_000;
+
+/** How long HTTP requests of one identity rely on a look at its role: each is a login of its own. */
+const requestDriftMs = 1_000;
 
 /** For the last HTTP answers to reach their clients when no request runs any more. */
 const lastAnswersMs = 2_000;
@@ -194,7 +197,7 @@ async function listenOn(
     prefix: auth.claimsPrefix,
   });
   const pool = new UpstreamPool(
-    (target) => openWithRepair(target, open, deps, log),
+    (target) => drift.open(target, open),
     (connection, target) => claims.publish(connection, target),
     config.upstream,
     log,
@@ -228,6 +231,11 @@ async function listenOn(
     apiKeySaltSecret: deriveSecret(masterSecret, "API key salts"),
     areKeysPasswords: auth.apiKeys.pgwire,
   };
+  const drift = new RoleDrift(deps, (principalId) => {
+    pool.closePrincipal(principalId);
+    // A role that was made anew has lost its default privileges.
+    databases.forget();
+  });
   const loginGuard = new LoginGuard({
     lockout,
     audit,
@@ -244,8 +252,10 @@ async function listenOn(
   const stopClosingRevoked = closeRevokedSessions(catalog, registry, pool, tls.isRevoked);
   const cancels = new Set<Promise<void>>();
   const executor = createExecutor(deps);
-  const prepareDatabase = async (database: string, identity: Identity) => {
+  /** @param maxAgeMs how long ago the identity's role may have been looked at */
+  const prepareLogin = (maxAgeMs: number) => async (database: string, identity: Identity) => {
     await databaseNames.exists(database);
+    await drift.check(identity, maxAgeMs);
     await databases.prepare(database, identity);
   };
   const cancelConnection = (connection: UpstreamConnection) => {
@@ -267,7 +277,7 @@ async function listenOn(
         claims,
         cancels: new CancelRegistry(),
         executor,
-        prepareDatabase,
+        prepareDatabase: prepareLogin(0),
         logins: {
           cache: catalog.cache,
           mock: { secret: deriveSecret(masterSecret, "mock verifiers"), iterations: auth.scramIterations },
@@ -305,7 +315,7 @@ async function listenOn(
       pool,
       executor,
       cancelUpstream: cancelConnection,
-      prepareDatabase,
+      prepareDatabase: prepareLogin(requestDriftMs),
       defaultDatabase: upstream.defaultDatabase,
       adminPool,
       metrics,
@@ -432,34 +442,6 @@ function closeRevokedSessions(
     stopListening();
     clearInterval(sweeper);
   };
-}
-
-/** Opens a connection as a role; where the role is not as the catalog says it is, puts that right and tries once more. */
-async function openWithRepair(
-  target: UpstreamTarget,
-  open: (target: UpstreamTarget) => Promise<UpstreamConnection>,
-  deps: ExecutorDependencies,
-  log: Log,
-): Promise<UpstreamConnection> {
-  try {
-    return await open(target);
-  } catch (error) {
-    const isDrift =
-      error instanceof ForeignVerifierError ||
-      (error instanceof UpstreamError && error.sqlstate.startsWith("28"));
-    if (!isDrift) throw error;
-    log.warn(
-      { role: target.role, reason: error.message },
-      "the upstream role is not as the catalog has it; repairing",
-    );
-    if (!(await repairRole(deps, target.principalId))) throw error;
-    deps.audit.record({
-      event: "PrivilegeChange",
-      username: target.role,
-      detail: "the PostgreSQL role was not as the catalog has it and has been repaired",
-    });
-    return open(target);
-  }
 }
 
 async function endedUnasked(embedded: EmbeddedPostgres | undefined, isClosing: () => boolean): Promise<void> {

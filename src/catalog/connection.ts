@@ -1,6 +1,6 @@
 /** How the front-end itself connects to PostgreSQL: fixed settings on every administrative connection. */
 
-import { Client, type ClientConfig, Pool } from "pg";
+import { Client, type ClientConfig, Pool, type QueryConfig } from "pg";
 import { SqlError } from "../errors/sql-error.ts";
 
 /**
@@ -49,6 +49,19 @@ class ScramOnlyClient extends Client {
 
 /** An administrative query that takes longer has lost its upstream; whoever waits for it is told, in ms. */
 const queryTimeoutMs = 60_000;
+
+/** The same of a query that a login waits for, whose client will not wait as long. */
+const loginQueryTimeoutMs = 5_000;
+
+/** A query as node-postgres takes it; its types do not know of a timeout of one query. */
+export interface TimedQuery extends QueryConfig {
+  readonly query_timeout: number;
+}
+
+/** A query of a login: it fails as a connection error when the upstream keeps silent. */
+export function loginQuery(text: string, values: unknown[] = [], name?: string): TimedQuery {
+  return { text, values, query_timeout: loginQueryTimeoutMs, ...(name === undefined ? {} : { name }) };
+}
 
 /** Adds the fixed settings to a connection's configuration. */
 export function adminConnectionConfig(connection: ClientConfig): ClientConfig {
@@ -112,7 +125,9 @@ export function isConnectionError(error: unknown): boolean {
   const code = "code" in error ? error.code : undefined;
   return (
     (typeof code === "string" && /^E[A-Z]+$/.test(code)) ||
-    /^(Connection terminated|timeout ex|Client has encountered a connection error)/.test(error.message)
+    /^(Connection terminated|timeout ex|Query read timeout|Client has encountered a connection error)/.test(
+      error.message,
+    )
   );
 }
 

@@ -1,7 +1,7 @@
 /** Which databases the upstream has, remembered for moments: it is asked at logins. */
 
 import type { Pool } from "pg";
-import { catalogUnavailable, isConnectionError } from "./connection.ts";
+import { catalogUnavailable, isConnectionError, loginQuery } from "./connection.ts";
 
 /** How long an answer holds, in ms: a database may be created or dropped any moment. */
 const memoryMs = 1_000;
@@ -33,7 +33,9 @@ export class DatabaseNames {
 
   async #load(): Promise<void> {
     const result = await this.#pool
-      .query<{ name: string; oid: number }>("SELECT datname::text AS name, oid FROM pg_catalog.pg_database")
+      .query<{ name: string; oid: number }>(
+        loginQuery("SELECT datname::text AS name, oid FROM pg_catalog.pg_database"),
+      )
       .catch((error: unknown) => {
         throw isConnectionError(error) ? catalogUnavailable(error) : error;
       });

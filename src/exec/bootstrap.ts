@@ -5,7 +5,7 @@ import type { ClientBase } from "pg";
 import { sqlstateOf } from "../catalog/connection.ts";
 import { loadCustomRoles } from "../catalog/roles.ts";
 import { defaultTenantId } from "../catalog/tenants.ts";
-import { createUserRow, loadUsers, loadUsersById, type PrincipalRecord } from "../catalog/users.ts";
+import { createUserRow, loadUsers, type PrincipalRecord } from "../catalog/users.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { reconcileConnect } from "../upstream/reconcile-connect.ts";
 import { type RoleOptions, reconcileGroups } from "../upstream/reconcile-groups.ts";
@@ -130,26 +130,4 @@ async function isGranted(client: ClientBase, work: () => Promise<unknown>): Prom
     await client.query("RELEASE SAVEPOINT reconcile").catch(() => undefined);
   }
   return true;
-}
-
-/**
- * Repairs one user's PostgreSQL role: it is missing, may not log in, or has another verifier than ours. For an upstream
- * login that failed.
- *
- * @returns false when there is no such user any more
- */
-export async function repairRole(
-  deps: Pick<ExecutorDependencies, "catalog" | "roleOptions">,
-  principalId: number,
-): Promise<boolean> {
-  return translateErrors(() =>
-    deps.catalog.write(async (client) => {
-      const users = await loadUsersById(client, [principalId]);
-      await reconcileGroups(client, deps.roleOptions);
-      await reconcileCustomRoles(client, await loadCustomRoles(client), deps.roleOptions);
-      await reconcileRoles(client, users.map(desiredRoleOf), deps.roleOptions, true);
-      await reconcileConnect(client, users);
-      return users.length > 0;
-    }),
-  );
 }

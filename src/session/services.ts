@@ -20,7 +20,7 @@ export interface SessionServices {
   readonly claims: Pick<ClaimsPublisher, "messagesFor">;
   readonly cancels: CancelRegistry;
   readonly executor: Executor;
-  /** Makes the built-in roles' grants in a database before its first login; costs nothing the second time. */
+  /** Before each login: puts the role right where it has drifted, and makes the built-in roles' grants in a new database. */
   readonly prepareDatabase: (database: string, identity: Identity) => Promise<void>;
   readonly logins: ScramLoginOptions & { readonly cache: LiveCache };
   /** Columns of a statement of ours that returns rows. */

@@ -6,6 +6,7 @@ import { builtInRoles, groupOf, isBuiltInRole } from "./built-in-groups.ts";
 import { installCredentials } from "./install-credentials.ts";
 import { createGroups, type RoleOptions } from "./reconcile-groups.ts";
 import { reconcileMemberships } from "./reconcile-memberships.ts";
+import { resetSettings } from "./reset-settings.ts";
 import { createRole, readRoles, wantedAttributes } from "./role-attributes.ts";
 import { deriveRoleCredential } from "./role-credential.ts";
 import {
@@ -45,8 +46,8 @@ async function createTenantGroups(
 }
 
 /**
- * Makes the roles of these users what the catalog says: attributes, memberships in the groups, and on an external
- * upstream the derived verifier, whatever password somebody set. Runs inside the caller's transaction.
+ * Makes the roles of these users what the catalog says: attributes, settings that none may have, memberships in the groups,
+ * and on an external upstream the derived verifier, whatever password somebody set. Runs inside the caller's transaction.
  *
  * @param reinstallCredentials also where the present verifier cannot be read and looks current
  * @returns how many statements were needed; 0 when everything stood already
@@ -89,6 +90,7 @@ export async function reconcileRoles(
       found !== undefined && (passwords === undefined || passwords.get(role.name) === verifier);
     if (!isCurrent || reinstallCredentials) stale.push(role);
   }
+  statements += await resetSettings(client, names);
   statements += await createTenantGroups(client, desired, admin);
   const builtInGroups = builtInRoles.map(groupOf);
   const tenantGroups = await readTenantGroups(client);

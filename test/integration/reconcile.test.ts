@@ -5,7 +5,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { identityOf } from "../../src/auth/password.ts";
 import { connectAdmin } from "../../src/catalog/connection.ts";
 import { SqlError } from "../../src/errors/sql-error.ts";
-import { bootstrap, repairRole } from "../../src/exec/bootstrap.ts";
+import { bootstrap } from "../../src/exec/bootstrap.ts";
+import { repairRole } from "../../src/exec/repair-role.ts";
 import { desiredRoleOf } from "../../src/exec/run-statement.ts";
 import { reconcileDatabase, reconcileDefaultPrivileges } from "../../src/upstream/reconcile-database.ts";
 import { reconcileGroups } from "../../src/upstream/reconcile-groups.ts";
@@ -160,10 +161,14 @@ for (const { title, version, isEmbedded, adminRole } of upstreams) {
       await stack.run("root_user", `CREATE USER lost ${password}`);
       const id = stack.catalog.cache.findByName("lost")?.id ?? 0;
       await stack.sql("DROP ROLE lost");
-      expect(await repairRole(stack.deps, id)).toBe(true);
+      expect(
+        await stack.catalog.write((client) => repairRole(client, stack.deps.roleOptions, id)),
+      ).toBeGreaterThan(0);
       await (await stack.connectAs("lost")).end();
       await stack.run("root_user", "DROP USER lost");
-      expect(await repairRole(stack.deps, id)).toBe(false);
+      expect(
+        await stack.catalog.write((client) => repairRole(client, stack.deps.roleOptions, id)),
+      ).toBeUndefined();
     });
 
     test("a user whose role was dropped in PostgreSQL can be dropped here", async () => {
@@ -182,7 +187,9 @@ for (const { title, version, isEmbedded, adminRole } of upstreams) {
         const record = stack.catalog.cache.findByName("keyed");
         expect(await stored("keyed")).toBe(derived("keyed", 1));
         await stack.sql("ALTER ROLE keyed PASSWORD 'my own'");
-        await repairRole(stack.deps, record?.id ?? 0);
+        await stack.catalog.write((client) =>
+          repairRole(client, stack.deps.roleOptions, record?.id ?? 0, true),
+        );
         expect(await stored("keyed")).toBe(derived("keyed", 1));
         await stack.run("root_user", "ALTER USER keyed RENAME TO rekeyed");
         expect(stack.catalog.cache.findByName("rekeyed")?.roleVersion).toBe(2);

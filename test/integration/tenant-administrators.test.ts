@@ -3,7 +3,8 @@
 import type { Client } from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { connectAdmin } from "../../src/catalog/connection.ts";
-import { bootstrap, repairRole } from "../../src/exec/bootstrap.ts";
+import { bootstrap } from "../../src/exec/bootstrap.ts";
+import { repairRole } from "../../src/exec/repair-role.ts";
 import type { StatementResult } from "../../src/exec/result.ts";
 import {
   type CatalogStack,
@@ -333,7 +334,8 @@ for (const { title, version, isEmbedded, adminRole } of upstreams) {
     test("a repair at the login puts the edges right as well", async () => {
       const grantedBy = version === "debian" || adminRole === undefined ? "" : ` GRANTED BY ${adminRole}`;
       await past(`REVOKE maker FROM nodedb_admin_1${grantedBy}`);
-      await repairRole(stack.deps, stack.catalog.cache.findByName("maker")?.id ?? 0);
+      const id = stack.catalog.cache.findByName("maker")?.id ?? 0;
+      await stack.catalog.write((client) => repairRole(client, stack.deps.roleOptions, id));
       expect((await edges()).behind).toContain("maker");
     });
 

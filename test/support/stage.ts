@@ -26,6 +26,8 @@ export interface StageOptions extends Omit<FrontEndOptions, "upstreamUrl"> {
   readonly postgres?: TestPostgresOptions;
   /** Through the socket of PostgreSQL instead of TCP. */
   readonly viaSocket?: boolean;
+  /** What the front-end logs in as: PostgreSQL's superuser, or a role that may create others and cannot read passwords. */
+  readonly upstreamLogin?: "superuser" | "creator of roles";
   readonly users?: readonly string[];
 }
 
@@ -35,9 +37,17 @@ export function passwordOf(user: string): string {
 
 export async function openStage(options: StageOptions = {}): Promise<Stage> {
   const postgres = await startPostgres({ tcp: true, ...options.postgres });
+  const asOwner = { host: postgres.socketDir, port: postgres.port, user: "postgres", database: "postgres" };
   const relay = await startRelay(postgres.port);
   const url = new URL(postgres.url);
   url.port = String(relay.port);
+  if (options.upstreamLogin === "creator of roles") {
+    url.username = "front";
+    await runOnce(
+      asOwner,
+      `CREATE ROLE front LOGIN CREATEROLE CREATEDB PASSWORD '${url.password}'; GRANT CREATE ON DATABASE postgres TO front`,
+    );
+  }
   const throughSocket = `postgresql://postgres@localhost/postgres?host=${encodeURIComponent(postgres.socketDir)}&port=${postgres.port}`;
   let frontEnd: FrontEnd;
   try {
@@ -66,14 +76,7 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
     login,
     connect,
     asAdmin: (sql) => runOnce(login(frontEnd.adminUser), sql),
-    past: async (sql, values) =>
-      (
-        await runOnce(
-          { host: postgres.socketDir, port: postgres.port, user: "postgres", database: "postgres" },
-          sql,
-          values,
-        )
-      ).rows,
+    past: async (sql, values) => (await runOnce(asOwner, sql, values)).rows,
     running: async (user) =>
       (await stage.past("SELECT pid, state, query FROM pg_stat_activity WHERE usename = $1 ORDER BY pid", [
         user,
