@@ -33,7 +33,7 @@ import { openUpstream, type Upstream } from "./open-upstream.ts";
 import { CancelRegistry } from "./session/cancel-registry.ts";
 import { Listener } from "./session/listener.ts";
 import { SessionRegistry } from "./session/session-registry.ts";
-import { cancelUpstream } from "./upstream/cancel.ts";
+import { cancelUpstream, requestCancel } from "./upstream/cancel.ts";
 import { ClaimsPublisher } from "./upstream/claims-publisher.ts";
 import { openUpstreamConnection } from "./upstream/login.ts";
 import { UpstreamPool, type UpstreamTarget } from "./upstream/pool.ts";
@@ -109,6 +109,11 @@ async function openOn(
       masterSecretFingerprint: createHash("sha256")
         .update(deriveSecret(masterSecret, "fingerprint"))
         .digest(),
+      cancelBackend: async (processId, secretKey) => {
+        const key = Buffer.alloc(4);
+        key.writeInt32BE(secretKey);
+        await requestCancel(upstream.endpoint, processId, key);
+      },
       log,
     });
     return await listenOn(upstream, masterSecret, tls, config, log, {

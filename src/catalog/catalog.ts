@@ -4,10 +4,11 @@ import type { Client, Pool, PoolClient } from "pg";
 import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
 import { PrincipalCache } from "./cache.ts";
+import type { CancelBackend } from "./cancellation.ts";
 import { ChangeListener } from "./change-listener.ts";
-import { catalogChannel, migrate } from "./migrations.ts";
+import { migrate } from "./migrations.ts";
 import { MomentRecorder } from "./moment-recorder.ts";
-import type { Queryable } from "./users.ts";
+import { type CatalogTransactions, openTransactions, withClient } from "./transactions.ts";
 import { WriteQueue } from "./write-queue.ts";
 
 export interface CatalogOptions {
@@ -17,13 +18,14 @@ export interface CatalogOptions {
   readonly connectListener: () => Promise<Client>;
   /** Hash of a derivate of the master secret; the catalog remembers it. 32 bytes. */
   readonly masterSecretFingerprint: Buffer;
+  readonly cancelBackend: CancelBackend;
   readonly log: Log;
   readonly pollIntervalMs?: number;
   readonly reloadSpacingMs?: number;
   readonly loginFlushDelayMs?: number;
 }
 
-export interface Catalog {
+export interface Catalog extends CatalogTransactions {
   readonly pool: Pool;
   readonly cache: PrincipalCache;
   /** Tells what is kept beside the cache when to look again. */
@@ -36,32 +38,10 @@ export interface Catalog {
   recordKeyUse(keyId: string): void;
   /** Writes the noted logins and uses of keys now. */
   flushLogins(): Promise<void>;
-  /** Runs work in a read-only transaction. */
-  read<T>(work: (client: PoolClient) => Promise<T>): Promise<T>;
-  /**
-   * Runs work in a transaction under the catalog's lock, so that writers follow one another, and tells the other
-   * processes. Own cache entries are the caller's to reload, with the ids that it touched.
-   */
-  write<T>(work: (client: PoolClient) => Promise<T>): Promise<T>;
-  /** As `write`, and then undoes it: to know what statements would do. */
-  rehearse<T>(work: (client: PoolClient) => Promise<T>): Promise<T>;
-  /**
-   * As `write`, but stays open when the work is done, until it is committed or rolled back: exactly one of the two, and
-   * soon, because other writers wait.
-   */
-  writeAndHold<T>(work: (client: PoolClient) => Promise<T>): Promise<HeldWrite<T>>;
+  /** The same, with transactions that end early with SqlError query_canceled when the signal is aborted. */
+  cancelable(signal: AbortSignal): Catalog;
   /** Writes what is pending and stops listening; the pool stays open. */
   close(): Promise<void>;
-}
-
-/** A write that has been done and is neither committed nor undone. */
-export interface HeldWrite<T> {
-  readonly result: T;
-  /** The connection that it is open on. */
-  readonly client: Queryable;
-  commit(): Promise<void>;
-  /** Never rejects: a connection that breaks has rolled back as well. */
-  rollback(): Promise<void>;
 }
 
 /**
@@ -71,8 +51,8 @@ export interface HeldWrite<T> {
  * or belongs to another master secret.
  */
 export async function openCatalog(options: CatalogOptions): Promise<Catalog> {
-  const { pool, log } = options;
-  const adminRole = await withClient(pool, async (client) => {
+  const { pool, log, cancelBackend } = options;
+  const adminRole = await withClient(pool, undefined, async (client) => {
     await migrate(client);
     await claimInstance(client, options.masterSecretFingerprint);
     const result = await client.query<{ role: string }>("SELECT current_user::text AS role");
@@ -100,15 +80,7 @@ export async function openCatalog(options: CatalogOptions): Promise<Catalog> {
     await keyUses.flush();
   };
   const queue = new WriteQueue();
-  const inTurn = async <T>(work: () => Promise<T>): Promise<T> => {
-    const leave = await queue.enter();
-    try {
-      return await work();
-    } finally {
-      leave();
-    }
-  };
-  return {
+  const catalog: Catalog = {
     pool,
     cache,
     changes,
@@ -116,31 +88,8 @@ export async function openCatalog(options: CatalogOptions): Promise<Catalog> {
     recordLogin: (principalId) => logins.record(principalId, new Date()),
     recordKeyUse: (keyId) => keyUses.record(keyId, new Date()),
     flushLogins,
-    read: (work) => withClient(pool, (client) => transaction(client, "BEGIN READ ONLY", () => work(client))),
-    write: (work) =>
-      inTurn(() =>
-        withClient(pool, (client) => transaction(client, "BEGIN", () => writeUnderLock(client, work))),
-      ),
-    rehearse: (work) =>
-      inTurn(() =>
-        withClient(pool, async (client) => {
-          await client.query("BEGIN");
-          try {
-            return await writeUnderLock(client, work);
-          } finally {
-            await client.query("ROLLBACK");
-          }
-        }),
-      ),
-    writeAndHold: async (work) => {
-      const leave = await queue.enter();
-      try {
-        return await holdWrite(pool, work, leave);
-      } catch (error) {
-        leave();
-        throw error;
-      }
-    },
+    ...openTransactions(pool, queue),
+    cancelable: (signal) => ({ ...catalog, ...openTransactions(pool, queue, { signal, cancelBackend }) }),
     close: async () => {
       await Promise.all([logins.drain(), keyUses.drain()]).catch((error: unknown) =>
         log.warn({ err: error }, "cannot record the last logins"),
@@ -149,48 +98,7 @@ export async function openCatalog(options: CatalogOptions): Promise<Catalog> {
       await cache.close();
     },
   };
-}
-
-async function writeUnderLock<T>(client: PoolClient, work: (client: PoolClient) => Promise<T>): Promise<T> {
-  // A client's open transaction may hold what this needs, and the client may be waiting for this: PostgreSQL cannot know.
-  await client.query("SET LOCAL lock_timeout = '3s'");
-  // A row that only we can reach: an advisory lock could be held by any client.
-  await client.query("SELECT FROM nodedb.instance FOR UPDATE");
-  const result = await work(client);
-  await client.query("UPDATE nodedb.instance SET catalog_version = catalog_version + 1");
-  await client.query(`NOTIFY ${catalogChannel}`);
-  return result;
-}
-
-async function holdWrite<T>(
-  pool: Pool,
-  work: (client: PoolClient) => Promise<T>,
-  onEnd: () => void,
-): Promise<HeldWrite<T>> {
-  const client = await pool.connect();
-  const ignore = () => undefined;
-  client.on("error", ignore);
-  const end = async (command: "COMMIT" | "ROLLBACK"): Promise<void> => {
-    let failure: Error | undefined;
-    try {
-      await client.query(command);
-    } catch (error) {
-      failure = error instanceof Error ? error : new Error(String(error));
-      if (command === "COMMIT") throw error;
-    } finally {
-      client.off("error", ignore);
-      client.release(failure);
-      onEnd();
-    }
-  };
-  try {
-    await client.query("BEGIN");
-    const result = await writeUnderLock(client, work);
-    return { result, client, commit: () => end("COMMIT"), rollback: () => end("ROLLBACK") };
-  } catch (error) {
-    await end("ROLLBACK");
-    throw error;
-  }
+  return catalog;
 }
 
 /** Remembers the master secret's fingerprint at the first start, and compares it at each later one. */
@@ -206,35 +114,4 @@ async function claimInstance(client: PoolClient, fingerprint: Buffer): Promise<v
   throw new SqlError("object_not_in_prerequisite_state", "this catalog belongs to another master secret", {
     hint: "Start with the data directory whose secret wrote this catalog, or name another database.",
   });
-}
-
-async function withClient<T>(pool: Pool, work: (client: PoolClient) => Promise<T>): Promise<T> {
-  const client = await pool.connect();
-  // While it is checked out the pool does not listen for its errors; the query that it breaks rejects anyway.
-  const ignore = () => undefined;
-  client.on("error", ignore);
-  let failure: Error | undefined;
-  try {
-    return await work(client);
-  } catch (error) {
-    if (!(error instanceof SqlError)) failure = error instanceof Error ? error : new Error(String(error));
-    throw error;
-  } finally {
-    client.off("error", ignore);
-    // After an error that is not ours the connection's state is unknown: closed, not reused.
-    client.release(failure);
-  }
-}
-
-async function transaction<T>(client: PoolClient, begin: string, work: () => Promise<T>): Promise<T> {
-  await client.query(begin);
-  let result: T;
-  try {
-    result = await work();
-  } catch (error) {
-    await client.query("ROLLBACK").catch(() => undefined);
-    throw error;
-  }
-  await client.query("COMMIT");
-  return result;
 }

@@ -4,6 +4,7 @@
  */
 
 import { SqlError } from "../errors/sql-error.ts";
+import { type Cancellation, queryCanceled, throwIfCanceled } from "./cancellation.ts";
 
 /** As long as PostgreSQL waits for the catalog's lock, in ms. */
 const maxWaitMs = 3_000;
@@ -16,10 +17,11 @@ export class WriteQueue {
    * Waits for its turn.
    *
    * @returns what ends it; further calls do nothing
-   * @throws SqlError object_not_in_prerequisite_state after three seconds
+   * @throws SqlError object_not_in_prerequisite_state after three seconds, and query_canceled
    */
-  async enter(): Promise<() => void> {
-    if (this.#isTaken) await this.#wait();
+  async enter(cancellation?: Cancellation): Promise<() => void> {
+    throwIfCanceled(cancellation);
+    if (this.#isTaken) await this.#wait(cancellation?.signal);
     this.#isTaken = true;
     let isEnded = false;
     return () => {
@@ -31,20 +33,30 @@ export class WriteQueue {
     };
   }
 
-  #wait(): Promise<void> {
+  #wait(signal: AbortSignal | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
-      const proceed = () => {
+      const stopWaiting = () => {
         clearTimeout(timer);
+        signal?.removeEventListener("abort", onAbort);
+      };
+      const giveUp = (error: SqlError) => {
+        stopWaiting();
+        this.#waiting.splice(this.#waiting.indexOf(proceed), 1);
+        reject(error);
+      };
+      const proceed = () => {
+        stopWaiting();
         resolve();
       };
+      const onAbort = () => giveUp(queryCanceled());
       const timer = setTimeout(() => {
-        this.#waiting.splice(this.#waiting.indexOf(proceed), 1);
-        reject(
+        giveUp(
           new SqlError("object_not_in_prerequisite_state", "the catalog is locked by another transaction", {
             hint: "Try again when it has ended.",
           }),
         );
       }, maxWaitMs);
+      signal?.addEventListener("abort", onAbort, { once: true });
       this.#waiting.push(proceed);
     });
   }

@@ -6,7 +6,7 @@ import { SqlError } from "../errors/sql-error.ts";
 import { denied, isSuperuser } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import type { Column, StatementResult } from "./result.ts";
-import { runRead } from "./run-statement.ts";
+import { flushBefore, runRead } from "./run-statement.ts";
 import { table, timestamp, timestampColumns } from "./show.ts";
 import { useSessionFormat } from "./user-options.ts";
 
@@ -62,8 +62,7 @@ export async function showAuditLog(
   statement: Extract<Statement, { kind: "show_audit_log" }>,
   context: ExecutionContext,
 ): Promise<StatementResult> {
-  // Inside a transaction it would wait for the lock that this one holds.
-  if (context.transaction === undefined) await deps.audit.flush().catch(() => undefined);
+  await flushBefore(deps, context, () => deps.audit.flush());
   return runRead(deps, context, async ({ client, caller }) => {
     if (!isSuperuser(caller)) throw denied("only superuser may read the audit log");
     const limit = statement.limit ?? defaultLimit;
@@ -104,8 +103,7 @@ export async function verifyAuditChain(
   deps: ExecutorDependencies,
   context: ExecutionContext,
 ): Promise<StatementResult> {
-  // Inside a transaction it would wait for the lock that this one holds.
-  if (context.transaction === undefined) await deps.audit.flush().catch(() => undefined);
+  await flushBefore(deps, context, () => deps.audit.flush());
   return runRead(deps, context, async ({ client, caller }) => {
     if (!isSuperuser(caller)) throw denied("only superuser may verify the audit log");
     const verdict = await deps.audit.verify(client);

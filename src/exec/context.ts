@@ -46,6 +46,8 @@ export function beginOpenTransaction(client: PoolClient, backend: ReservingBacke
 
 /** The client's own upstream connection, for statements of ours that are SQL of PostgreSQL's in the end. */
 export interface ClientConnection {
+  /** Aborted when the client cancels the statement or is gone: it ends with query_canceled then, and has changed nothing. */
+  readonly signal?: AbortSignal;
   /** The session's setting at this moment. */
   readonly standardConformingStrings: boolean;
   /**

@@ -1,7 +1,6 @@
 /** Drops PostgreSQL roles of ours, with what was granted to them in all databases. */
 
 import { type ClientBase, escapeIdentifier } from "pg";
-import { connectAdmin } from "../catalog/connection.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import {
   currentDatabase,
@@ -12,6 +11,7 @@ import {
   readerOf,
   releaseRoles,
 } from "../upstream/owned-objects.ts";
+import { connectElsewhere } from "./connect-elsewhere.ts";
 import type { ExecutorDependencies } from "./context.ts";
 
 /** Objects that the detail of a refusal lists at most, as in PostgreSQL. */
@@ -35,7 +35,7 @@ export interface DropOptions {
  * @throws SqlError dependent_objects_still_exist when one owns objects and nobody is named to get them
  */
 export async function dropPostgresRoles(
-  deps: Pick<ExecutorDependencies, "adminConnection">,
+  deps: Pick<ExecutorDependencies, "adminConnection" | "catalog">,
   client: ClientBase,
   names: readonly string[],
   { newOwner, hint, lockTimeout = defaultLockTimeout }: DropOptions,
@@ -43,7 +43,7 @@ export async function dropPostgresRoles(
   await client.query("SELECT pg_catalog.set_config('lock_timeout', $1, true)", [lockTimeout]);
   const access: OwnedObjectsAccess = {
     client,
-    connect: (database) => connectAdmin(deps.adminConnection, database),
+    connect: (database) => connectElsewhere(deps, database),
   };
   const roles = await findRoles(client, names);
   if (roles.length === 0) return;

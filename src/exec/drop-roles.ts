@@ -1,7 +1,6 @@
 /** How statements drop the PostgreSQL roles of users, accounts, keys and custom roles, alone or within a client's transaction. */
 
 import type { PoolClient } from "pg";
-import { connectAdmin } from "../catalog/connection.ts";
 import { setRoleAside } from "../catalog/dropped-roles.ts";
 import {
   type CatalogReader,
@@ -11,6 +10,7 @@ import {
   readerOf,
 } from "../upstream/owned-objects.ts";
 import { reconcileRoles } from "../upstream/reconcile-roles.ts";
+import { connectElsewhere } from "./connect-elsewhere.ts";
 import type { ClientConnection, ExecutionContext, ExecutorDependencies, RoleAside } from "./context.ts";
 import { dropPostgresRoles, ownsObjects } from "./drop-postgres-roles.ts";
 
@@ -72,11 +72,11 @@ export async function refuseOwners(
       {
         reader: clientReader(connection),
         database,
-        connect: (name) => connectAdmin(deps.adminConnection, name),
+        connect: (name) => connectElsewhere(deps, name),
       },
       givers,
       // The view of such a transaction is as old as its first statement.
-      isCurrent ? undefined : readerOf(deps.catalog.pool),
+      isCurrent ? undefined : catalogReader(deps),
     );
     if (found.length === 0) continue;
     const owned: OwnedObject[] = found.map((object) => ({ ...object, role: role.name }));
@@ -93,6 +93,10 @@ function isLeftTo(role: RoleAside, last: RoleAside, setAside: readonly RoleAside
     owner = setAside.find((other) => other.oid === newOwnerOid);
   }
   return false;
+}
+
+function catalogReader({ catalog }: Pick<ExecutorDependencies, "catalog">): CatalogReader {
+  return { read: (sql, lists) => catalog.read((client) => readerOf(client).read(sql, lists)) };
 }
 
 /** Every row comes as one text, so that columns have their types whatever the client has set. */

@@ -25,6 +25,7 @@ import {
 import type { StatementResult } from "./result.ts";
 import { changeRlsPolicy, showRlsPolicies } from "./rls-policies.ts";
 import { createRole, dropRole, setRoleParent, showRoles } from "./roles.ts";
+import { translateErrors } from "./run-statement.ts";
 import {
   createServiceAccount,
   dropServiceAccount,
@@ -55,13 +56,16 @@ export interface Executor {
    * @throws SqlError also when the functions are not to be had in the database
    */
   rewriteAuth(text: Buffer, database: string, options: LexerOptions): Buffer;
-  /** True when `execute` would answer "forward". */
-  concernsForeignRole(statement: Statement): Promise<boolean>;
+  /** True when `execute` would answer "forward". @throws SqlError query_canceled when the signal is aborted */
+  concernsForeignRole(statement: Statement, signal: AbortSignal): Promise<boolean>;
 }
 
 export function createExecutor(deps: ExecutorDependencies): Executor {
-  const execute: Executor["execute"] = (statement, context) =>
-    audited(deps, statement, context, (auditing) => dispatch(auditing, statement, context));
+  const execute: Executor["execute"] = (statement, context) => {
+    const signal = context.connection?.signal;
+    const own = signal === undefined ? deps : { ...deps, catalog: deps.catalog.cancelable(signal) };
+    return audited(own, statement, context, (auditing) => dispatch(auditing, statement, context));
+  };
   return {
     execute,
     rewriteAuth: (text, database, options) => {
@@ -69,7 +73,10 @@ export function createExecutor(deps: ExecutorDependencies): Executor {
       if (rewritten !== text) deps.databases.requireClaims(database);
       return rewritten;
     },
-    concernsForeignRole: (statement) => concernsForeignRole(deps.catalog.pool, statement),
+    concernsForeignRole: (statement, signal) =>
+      translateErrors(() =>
+        deps.catalog.cancelable(signal).read((client) => concernsForeignRole(client, statement)),
+      ),
     beginTransaction: (backend) => new StatementTransaction(deps, execute, backend),
   };
 }

@@ -90,6 +90,16 @@ export function runRead<T>(
   );
 }
 
+/** Has what is collected for later written now, as far as that is possible: a statement tells of it. */
+export async function flushBefore(
+  { catalog }: ExecutorDependencies,
+  { transaction }: ExecutionContext,
+  flush: () => Promise<void>,
+): Promise<void> {
+  // Inside a transaction it would wait for the lock that this one holds.
+  if (transaction === undefined) await catalog.waitFor(flush()).catch(() => undefined);
+}
+
 /** The caller as the cache has it: for refusals that come before work which is done outside the transaction. */
 export function cachedCaller(deps: ExecutorDependencies, context: ExecutionContext): PrincipalRecord {
   return stillHere(deps.catalog.cache.findById(context.identity.principal.id));

@@ -30,7 +30,7 @@ import { findUser, requireKind } from "./find-user.ts";
 import { resolveDatabases } from "./named-databases.ts";
 import type { Column, StatementResult } from "./result.ts";
 import { checkNewName, claimRoleName } from "./role-names.ts";
-import { desiredRoleOf, runRead, runWrite, type StatementScope } from "./run-statement.ts";
+import { desiredRoleOf, flushBefore, runRead, runWrite, type StatementScope } from "./run-statement.ts";
 import { table, timestamp, timestampColumns } from "./show.ts";
 import { useSessionFormat } from "./user-options.ts";
 
@@ -216,8 +216,7 @@ export async function showServiceAccounts(
   deps: ExecutorDependencies,
   context: ExecutionContext,
 ): Promise<StatementResult> {
-  // Inside a transaction it would wait for the lock that this one holds.
-  if (context.transaction === undefined) await deps.catalog.flushLogins().catch(() => undefined);
+  await flushBefore(deps, context, () => deps.catalog.flushLogins());
   return runRead(deps, context, async ({ client, caller }) => {
     requireAdmin(caller, "see service accounts");
     await useSessionFormat(client, context);

@@ -65,8 +65,8 @@ export class SessionStatements {
   }
 
   /** True when the statement is about a role that is none of our users: PostgreSQL's to run. */
-  concernsForeignRole(statement: Statement): Promise<boolean> {
-    return this.#executor.concernsForeignRole(statement);
+  concernsForeignRole(statement: Statement, signal: AbortSignal): Promise<boolean> {
+    return this.#executor.concernsForeignRole(statement, signal);
   }
 
   /**

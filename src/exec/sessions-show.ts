@@ -8,7 +8,7 @@ import { rankOf } from "../upstream/built-in-groups.ts";
 import { denied, highestRank, isSuperuser, requireNotAbove } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import type { Column, StatementResult } from "./result.ts";
-import { runOnSessions, runRead } from "./run-statement.ts";
+import { flushBefore, runOnSessions, runRead } from "./run-statement.ts";
 import { table, timestamp, timestampColumns } from "./show.ts";
 import { useSessionFormat } from "./user-options.ts";
 
@@ -48,8 +48,7 @@ export async function showSessions(
   deps: ExecutorDependencies,
   context: ExecutionContext,
 ): Promise<StatementResult> {
-  // Inside a transaction it would wait for the lock that this one holds.
-  if (context.transaction === undefined) await deps.sessionTable.flush().catch(() => undefined);
+  await flushBefore(deps, context, () => deps.sessionTable.flush());
   return runRead(deps, context, async ({ client, caller }) => {
     await useSessionFormat(client, context);
     const result = await client.query<SessionRow>(
@@ -95,8 +94,7 @@ export async function killSession(
   statement: Extract<Statement, { kind: "kill_session" }>,
   context: ExecutionContext,
 ): Promise<StatementResult> {
-  // Inside a transaction it would wait for the lock that this one holds.
-  if (context.transaction === undefined) await deps.sessionTable.flush().catch(() => undefined);
+  await flushBefore(deps, context, () => deps.sessionTable.flush());
   return runOnSessions(deps, context, async ({ client, caller }) => {
     const { value, position } = statement.sessionId;
     const session = await findSession(client, value);

@@ -7,7 +7,7 @@ import { denied, isSuperuser } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import { findUser, missingUser } from "./find-user.ts";
 import type { Column, StatementResult } from "./result.ts";
-import { runRead } from "./run-statement.ts";
+import { flushBefore, runRead } from "./run-statement.ts";
 import { table, timestamp, timestampColumns } from "./show.ts";
 import { useSessionFormat } from "./user-options.ts";
 
@@ -78,8 +78,7 @@ export async function showApiKeys(
   statement: Extract<Statement, { kind: "show_api_keys" }>,
   context: ExecutionContext,
 ): Promise<StatementResult> {
-  // Inside a transaction it would wait for the lock that this one holds.
-  if (context.transaction === undefined) await deps.catalog.flushLogins().catch(() => undefined);
+  await flushBefore(deps, context, () => deps.catalog.flushLogins());
   const { owner: reference } = statement;
   return runRead(deps, context, async ({ client, caller }) => {
     let ownerId = isSuperuser(caller) ? undefined : caller.id;

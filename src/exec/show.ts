@@ -4,7 +4,7 @@ import type { Queryable } from "../catalog/users.ts";
 import { isSuperuser } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import type { Column, StatementResult, Timestamp, Value } from "./result.ts";
-import { runRead } from "./run-statement.ts";
+import { flushBefore, runRead } from "./run-statement.ts";
 import { useSessionFormat } from "./user-options.ts";
 
 export const userColumns: readonly Column[] = [
@@ -58,8 +58,7 @@ export async function showUsers(
   deps: ExecutorDependencies,
   context: ExecutionContext,
 ): Promise<StatementResult> {
-  // Inside a transaction it would wait for the lock that this one holds.
-  if (context.transaction === undefined) await deps.catalog.flushLogins().catch(() => undefined);
+  await flushBefore(deps, context, () => deps.catalog.flushLogins());
   return runRead(deps, context, async ({ client, caller }) => {
     await useSessionFormat(client, context);
     const result = await client.query<UserRow>(

@@ -7,8 +7,9 @@
 
 import { randomBytes } from "node:crypto";
 import type { PoolClient } from "pg";
-import type { HeldWrite } from "../catalog/catalog.ts";
+import type { Catalog } from "../catalog/catalog.ts";
 import { type ReservingBackend, reserveRole } from "../catalog/reserved-roles.ts";
+import type { HeldWrite } from "../catalog/transactions.ts";
 import type { Statement } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import {
@@ -94,17 +95,20 @@ export class StatementTransaction {
    */
   async run(statement: Statement, context: ExecutionContext): Promise<StatementResult | "forward"> {
     const entry: Entry = { statement, context, reserved: [] };
+    const catalog = this.#catalogFor(context.connection);
     await runOnClientConnection(this.#deps, statement, context);
     const result = await translateErrors(() =>
-      this.#deps.catalog.rehearse((client) => this.#replay([...this.#entries, entry], client)),
+      catalog.rehearse((client) => this.#replay([...this.#entries, entry], client, context.connection)),
     );
     if (result.last === "forward" || readsOnly(statement)) return result.last;
     const { connection, database } = context;
     if (connection !== undefined && result.lastSetAside.length > 0) {
-      await translateErrors(() => refuseOwners(this.#deps, connection, database, result.setAside));
+      await translateErrors(() =>
+        refuseOwners({ ...this.#deps, catalog }, connection, database, result.setAside),
+      );
     }
     this.#entries.push(entry);
-    for (const name of result.lastClaimed) await this.#reserve(entry, name);
+    for (const name of result.lastClaimed) await this.#reserve(entry, name, catalog);
     return result.last;
   }
 
@@ -116,14 +120,17 @@ export class StatementTransaction {
    * @throws SqlError when it does not hold any more; nothing is open then
    */
   async prepareCommit(connection: ClientConnection, onHeld: () => void): Promise<PreparedCommit> {
+    const catalog = this.#catalogFor(connection);
     const held = await translateErrors(() =>
-      this.#deps.catalog.writeAndHold((client) => this.#replay(this.#entries, client)),
+      catalog.writeAndHold((client) => this.#replay(this.#entries, client, connection)),
     );
     onHeld();
     let transactionId: string;
     try {
       const database = this.#entries.at(-1)?.context.database ?? "";
-      await translateErrors(() => refuseOwners(this.#deps, connection, database, held.result.setAside));
+      await translateErrors(() =>
+        refuseOwners({ ...this.#deps, catalog }, connection, database, held.result.setAside),
+      );
       transactionId = await readTransactionId(connection);
     } catch (error) {
       await held.rollback();
@@ -183,7 +190,17 @@ export class StatementTransaction {
     await this.#deps.reaper.finish([...setAside.map(({ oid }) => oid), ...leftovers]);
   }
 
-  async #replay(entries: readonly Entry[], client: PoolClient): Promise<Replay> {
+  #catalogFor(connection: ClientConnection | undefined): Catalog {
+    const { catalog } = this.#deps;
+    return connection?.signal === undefined ? catalog : catalog.cancelable(connection.signal);
+  }
+
+  /** @param connection the client's own, as it is now: what an earlier statement was given is over */
+  async #replay(
+    entries: readonly Entry[],
+    client: PoolClient,
+    connection: ClientConnection | undefined,
+  ): Promise<Replay> {
     const transaction = beginOpenTransaction(client, this.#backend);
     let last: StatementResult | "forward" = "forward";
     let dropped = 0;
@@ -191,7 +208,8 @@ export class StatementTransaction {
     for (const { statement, context } of entries) {
       dropped = transaction.setAside.length;
       claimed = transaction.claimed.length;
-      last = await this.#execute(statement, { ...context, transaction });
+      const current = connection === undefined ? context : { ...context, connection };
+      last = await this.#execute(statement, { ...current, transaction });
     }
     return {
       ...transaction,
@@ -202,9 +220,9 @@ export class StatementTransaction {
   }
 
   // So that the client's own GRANT … TO the new name works before the commit.
-  async #reserve(entry: Entry, name: string): Promise<void> {
+  async #reserve(entry: Entry, name: string, catalog: Catalog): Promise<void> {
     const reserved = await translateErrors(() =>
-      this.#deps.catalog.write(async (client) => {
+      catalog.write(async (client) => {
         // Others still see the role that this transaction has dropped or renamed.
         const isTaken = await roleExists(client, name);
         const role = isTaken ? `nodedb_reserved_${randomBytes(12).toString("hex")}` : name;

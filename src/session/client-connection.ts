@@ -48,6 +48,7 @@ export function lendConnection(relay: Relay, protocol: "simple" | "extended"): C
     get standardConformingStrings() {
       return relay.standardConformingStrings;
     },
+    signal: relay.signal,
     query,
     ask: protocol === "simple" ? query : (sql) => run(sql, encodeQuestion, "C"),
   };

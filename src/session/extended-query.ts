@@ -162,7 +162,8 @@ export class ExtendedQuery {
     let forwarded = message;
     try {
       statement = this.#runner.parse(parse.text, true);
-      if (statement !== "forward" && (await this.#runner.concernsForeignRole(statement)))
+      const { signal } = this.#relay;
+      if (statement !== "forward" && (await this.#runner.concernsForeignRole(statement, signal)))
         statement = "forward";
       if (statement === "forward") {
         const text = this.#runner.rewriteAuth(parse.text);

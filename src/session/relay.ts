@@ -83,6 +83,8 @@ export class Relay {
   #isClientBlocked = false;
   #isUpstreamBlocked = false;
   #isHandling = false;
+  /** Of the message that the interceptor handles, or has handled last. */
+  #handling = new AbortController();
   #exchange: Exchange | undefined;
   #settledWaiter: (() => void) | undefined;
   #isReadyWatched = false;
@@ -120,6 +122,7 @@ export class Relay {
   stop(): void {
     if (this.#isStopped) return;
     this.#isStopped = true;
+    this.#handling.abort();
     this.client.stop();
     this.#upstream.stop();
     this.#fromClient.discard();
@@ -129,7 +132,12 @@ export class Relay {
 
   /** True when no statement is running or on its way, in either direction. */
   get isSettled(): boolean {
-    return this.ledger.isEven && !this.#isHandling && this.#exchange === undefined;
+    return !this.#isHandling && !this.isUpstreamBusy;
+  }
+
+  /** True while the upstream has something to answer. */
+  get isUpstreamBusy(): boolean {
+    return !this.ledger.isEven || this.#exchange !== undefined;
   }
 
   /** True when the upstream connection is as fresh as a reset can make it: settled, outside a transaction, no bytes missing. */
@@ -208,6 +216,16 @@ export class Relay {
 
   get isStopped(): boolean {
     return this.#isStopped;
+  }
+
+  /** Of the message that is handled: aborted when its client cancels it, and when the session ends. */
+  get signal(): AbortSignal {
+    return this.#handling.signal;
+  }
+
+  /** Ends what the front-end itself does for the client's message; what runs upstream is not its affair. */
+  cancelHandling(): void {
+    if (this.#isHandling) this.#handling.abort();
   }
 
   /**
@@ -397,6 +415,7 @@ export class Relay {
       return;
     }
     this.#isHandling = true;
+    if (this.#handling.signal.aborted) this.#handling = new AbortController();
     void this.#handle(type, Buffer.from(buffer.subarray(start, end)));
   }
 

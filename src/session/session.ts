@@ -117,16 +117,12 @@ export class Session implements ManagedSession {
     relay.start(early);
   }
 
-  /** Passes a CancelRequest on to the statement that runs; one that waits in the queue leaves it. */
+  /** Cancels the statement that runs: what the front-end does for it itself, and what the upstream does. */
   async cancel(): Promise<void> {
-    const ticket = this.#ticket;
-    if (ticket !== undefined) {
-      ticket.cancel(new SqlError("query_canceled", "canceling statement due to user request"));
-      return;
-    }
-    const lease = this.#lease;
-    if (lease === undefined || this.#relay?.isSettled !== false) return;
-    await this.#services.cancelUpstream(lease.connection);
+    const relay = this.#relay;
+    if (relay === undefined) return;
+    relay.cancelHandling();
+    if (relay.isUpstreamBusy) await this.#services.cancelUpstream(relay.connection);
   }
 
   /** What holds for the session from its next transaction on. */

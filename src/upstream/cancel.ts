@@ -24,17 +24,31 @@ export function cancelUpstream(endpoint: UpstreamEndpoint, connection: UpstreamC
 
 async function sendCancel(endpoint: UpstreamEndpoint, connection: UpstreamConnection): Promise<void> {
   const { processId, secretKey } = connection;
+  // Else the signal may still come, whenever it likes.
+  if (!(await requestCancel(endpoint, processId, secretKey))) connection.isReusable = false;
+}
+
+/**
+ * Sends one CancelRequest. Never rejects.
+ *
+ * @returns whether the upstream is done with it, or could not be reached at all
+ */
+export async function requestCancel(
+  endpoint: UpstreamEndpoint,
+  processId: number,
+  secretKey: Buffer,
+): Promise<boolean> {
   const socket = await openUpstreamSocket(endpoint, cancelTimeoutMs).catch(() => undefined);
-  if (socket === undefined) return;
-  await new Promise<void>((resolve) => {
+  if (socket === undefined) return true;
+  return new Promise((resolve) => {
+    let isInTime = true;
     const timer = setTimeout(() => {
-      // The signal may still come, whenever it likes.
-      connection.isReusable = false;
+      isInTime = false;
       socket.destroy();
     }, cancelTimeoutMs);
     socket.once("close", () => {
       clearTimeout(timer);
-      resolve();
+      resolve(isInTime);
     });
     // A reset is the same to us as a close: the upstream is done with the request.
     socket.once("error", () => socket.destroy());

@@ -46,6 +46,7 @@ describe("the catalog", () => {
         pool,
         connectListener: () => connectAdmin(connection, database),
         masterSecretFingerprint: createHash("sha256").update(secret).digest(),
+        cancelBackend: async () => undefined,
         log,
         pollIntervalMs,
         reloadSpacingMs: 1,

@@ -94,6 +94,7 @@ export async function openCatalogStack(
       masterSecretFingerprint: createHash("sha256")
         .update(options.masterSecret ?? "none")
         .digest(),
+      cancelBackend: async () => undefined,
       log,
       reloadSpacingMs: 5,
     });
