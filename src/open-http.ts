@@ -1,8 +1,10 @@
 /** The HTTP interface, put together. */
 
-import { readFileSync } from "node:fs";
 import type { Pool } from "pg";
+import type { BearerAuthenticator } from "./auth/bearer.ts";
+import { createCertificateLogin } from "./auth/certificate-login.ts";
 import { requireDatabase } from "./auth/effective-databases.ts";
+import type { Identity } from "./auth/identity.ts";
 import { mayStay } from "./auth/live-session.ts";
 import type { LoginGuard } from "./auth/login-guard.ts";
 import type { Catalog } from "./catalog/catalog.ts";
@@ -10,20 +12,22 @@ import type { Config } from "./config/config.ts";
 import type { Executor } from "./exec/execute.ts";
 import type { SessionGate } from "./exec/sessions.ts";
 import { createApp } from "./http/app.ts";
-import type { Credentials } from "./http/credential.ts";
-import { HttpListener, type HttpTls } from "./http/listener.ts";
+import { HttpListener } from "./http/listener.ts";
 import type { QueryServices } from "./http/query-routes.ts";
 import { createRateLimit } from "./http/rate-limit.ts";
 import type { Log } from "./observe/log.ts";
 import type { Metrics } from "./observe/metrics.ts";
+import type { TlsFiles } from "./open-tls.ts";
 import { watchAvailability } from "./upstream/availability.ts";
 import type { UpstreamPool } from "./upstream/pool.ts";
 import { readVersion } from "./version.ts";
 
 export interface HttpParts {
-  readonly credentials: Credentials;
+  readonly bearer: BearerAuthenticator;
   readonly catalog: Catalog;
   readonly loginGuard: LoginGuard;
+  readonly recordLogin: (identity: Identity) => void;
+  readonly tls: TlsFiles;
   readonly gate: SessionGate;
   readonly pool: UpstreamPool;
   readonly executor: Executor;
@@ -39,8 +43,6 @@ export interface HttpInterface {
   readonly port: number;
   /** Begins to serve; until then every request is told to come again. */
   open(): void;
-  /** Rereads the certificate. @throws when it cannot be read */
-  reloadTls(config: Config): void;
   /** Accepts nobody any more; requests that run go on. */
   stopAccepting(): void;
   /** Resolves when the last answer is sent, or the time is over. */
@@ -51,7 +53,7 @@ export interface HttpInterface {
 export async function openHttp(config: Config, parts: HttpParts): Promise<HttpInterface | undefined> {
   const { http, server } = config;
   if (!http.enabled) return undefined;
-  const { catalog, loginGuard, log } = parts;
+  const { catalog, loginGuard, tls, log } = parts;
   let isOpen = false;
   const listener = new HttpListener(
     {
@@ -59,12 +61,23 @@ export async function openHttp(config: Config, parts: HttpParts): Promise<HttpIn
       port: server.ports.http,
       maxConnections: server.maxConnections,
       headersTimeoutMs: server.authenticationTimeoutMs,
+      onCertificateRefused: (address) => loginGuard.recordCertificateFailure(address, "certificate_refused"),
       log,
     },
-    readTls(config),
+    tls.current,
   );
+  tls.onChange((next) => listener.setTls(next));
   const app = createApp({
-    credentials: parts.credentials,
+    credentials: {
+      bearer: parts.bearer,
+      certificateOf: (request) => listener.certificateOf(request.socket),
+      certificateLogin: createCertificateLogin({
+        cache: catalog.cache,
+        guard: loginGuard,
+        recordLogin: parts.recordLogin,
+        policy: () => tls.current?.clients?.policy,
+      }),
+    },
     query: {
       ...parts,
       requireDatabase: (identity, database, address) => {
@@ -101,7 +114,6 @@ export async function openHttp(config: Config, parts: HttpParts): Promise<HttpIn
     open: () => {
       isOpen = true;
     },
-    reloadTls: (next) => listener.setTls(readTls(next)),
     stopAccepting: () => {
       isOpen = false;
       listener.stopAccepting();
@@ -111,9 +123,4 @@ export async function openHttp(config: Config, parts: HttpParts): Promise<HttpIn
       await app.close();
     },
   };
-}
-
-function readTls({ server: { tls } }: Config): HttpTls | undefined {
-  if (tls === undefined) return undefined;
-  return { cert: readFileSync(tls.certPath, "utf8"), key: readFileSync(tls.keyPath, "utf8") };
 }

@@ -313,9 +313,11 @@ async function listenOn(
     // The ports first: a start that fails must not have made, and lost, a generated password.
     port = await listener.listen();
     http = await openHttp(config, {
-      credentials: identities,
+      bearer: identities.bearer,
       catalog,
       loginGuard,
+      recordLogin,
+      tls,
       gate: registry,
       pool,
       executor,
@@ -364,10 +366,7 @@ async function listenOn(
     defaultDatabase: upstream.defaultDatabase,
     ...first,
     upstreamEnded: endedUnasked(upstream.embedded, () => isClosing),
-    reloadTls: (next) => {
-      tls.reload(next.server.tls);
-      http?.reloadTls(next);
-    },
+    reloadTls: (next) => tls.reload(next.server.tls),
     close: async () => {
       if (isClosing) {
         await registry.endAll(shutdown, "after_statement", 0);

@@ -7,7 +7,7 @@ import type { Identity } from "../auth/identity.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
 import { addCors } from "./cors.ts";
-import { authenticate, type Credentials } from "./credential.ts";
+import { authenticate, CertificateRefused, type Credentials } from "./credential.ts";
 import { addDocumentRoutes } from "./document-routes.ts";
 import { answerError } from "./error-answer.ts";
 import { HttpError } from "./http-error.ts";
@@ -89,6 +89,7 @@ export function createApp(options: AppOptions): FastifyInstance {
       { requestId: request.id, status: answer.status, code: answer.body.error.code },
       "request failed",
     );
+    if (error instanceof CertificateRefused) reply.header("connection", "close");
     return reply.code(answer.status).headers(answer.headers).send(answer.body);
   });
   const admit = async (request: FastifyRequest): Promise<Identity> => {

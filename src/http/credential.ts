@@ -1,7 +1,9 @@
 /** From a request's headers and connection to an identity, or the one refusal (RFC 6750, RFC 9110 section 11.6). */
 
+import type { X509Certificate } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import type { BearerAuthenticator } from "../auth/bearer.ts";
+import type { CertificateLogin } from "../auth/certificate-login.ts";
 import type { Identity } from "../auth/identity.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
@@ -13,12 +15,19 @@ import { HttpError } from "./http-error.ts";
  */
 export interface Credentials {
   readonly bearer: BearerAuthenticator;
-  /** Asked first: the identity of the connection's certificate; undefined without one. */
-  readonly certificate?: (
-    request: IncomingMessage,
-    database: string | undefined,
-  ) => Promise<Identity | undefined>;
+  /** Of the request's connection, verified by its handshake; undefined without one. */
+  readonly certificateOf: (request: IncomingMessage) => X509Certificate | undefined;
+  readonly certificateLogin: CertificateLogin;
 }
+
+/** The certificate of the connection stands for nobody any more, or never did: no request on it can succeed. */
+export class CertificateRefused extends SqlError {
+  constructor() {
+    super("invalid_authorization_specification", authenticationFailed);
+  }
+}
+
+const authenticationFailed = "authentication failed";
 
 const databaseHeader = "x-nodedb-database";
 
@@ -30,10 +39,15 @@ export async function authenticate(
   log: Log,
 ): Promise<Identity> {
   const database = readDatabaseHeader(request);
-  const token = readBearer(request);
   const address = addressOf(request);
-  const certified = await credentials.certificate?.(request, database);
-  if (certified !== undefined) return certified;
+  const certificate = credentials.certificateOf(request);
+  if (certificate !== undefined) {
+    const outcome = credentials.certificateLogin(certificate, address, database);
+    if (outcome.ok) return outcome.identity;
+    log.info({ peer: address, reason: outcome.reason, requestId }, "login refused");
+    throw outcome.reason === "too_many_failures" ? tooManyFailures() : new CertificateRefused();
+  }
+  const token = readBearer(request);
   if (token === undefined) {
     throw new SqlError("invalid_authorization_specification", "a credential is required", {
       hint: "Send an API key or a token as Authorization: Bearer.",
@@ -42,12 +56,7 @@ export async function authenticate(
   const outcome = await credentials.bearer.authenticate(token, { address, database });
   if (outcome.ok) return outcome.identity;
   log.info({ peer: address, reason: outcome.reason, requestId }, "login refused");
-  if (outcome.reason === "too_many_failures") {
-    throw new HttpError(429, "too many failed logins from this address", {
-      headers: { "retry-after": "60" },
-    });
-  }
-  throw refused();
+  throw outcome.reason === "too_many_failures" ? tooManyFailures() : refused();
 }
 
 export function addressOf(request: IncomingMessage): string {
@@ -85,5 +94,9 @@ function readOnce(request: IncomingMessage, name: string): string | undefined {
 }
 
 function refused(): SqlError {
-  return new SqlError("invalid_authorization_specification", "authentication failed");
+  return new SqlError("invalid_authorization_specification", authenticationFailed);
+}
+
+function tooManyFailures(): HttpError {
+  return new HttpError(429, "too many failed logins from this address", { headers: { "retry-after": "60" } });
 }

@@ -1,10 +1,12 @@
 /** The port of the HTTP interface: plain HTTP and TLS on the same one, told apart by the first byte. */
 
+import type { X509Certificate } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import {
   createServer as createTlsServer,
   type SecureContextOptions,
+  type TLSSocket,
   type Server as TlsServer,
 } from "node:tls";
 import type { Log } from "../observe/log.ts";
@@ -16,11 +18,16 @@ export interface HttpListenerOptions {
   readonly maxConnections: number;
   /** From accept to the whole header, and for a TLS handshake. */
   readonly headersTimeoutMs: number;
+  /** Told of each client whose certificate is not accepted. */
+  readonly onCertificateRefused: (address: string) => void;
   readonly log: Log;
 }
 
-/** PEM texts. */
-export type HttpTls = Pick<SecureContextOptions, "cert" | "key">;
+export interface HttpTls {
+  readonly contextOptions: SecureContextOptions;
+  /** undefined: clients are not asked for a certificate. */
+  readonly clients: { readonly isRequired: boolean } | undefined;
+}
 
 /** Largest request line and header together, in bytes; more gets 431. */
 const maxHeaderBytes = 16 * 1024;
@@ -35,18 +42,26 @@ type Handler = (request: IncomingMessage, response: ServerResponse) => void;
 export class HttpListener {
   readonly #options: HttpListenerOptions;
   #server: Server | undefined;
+  #serve: ((socket: Socket) => void) | undefined;
+  readonly #certificates = new WeakMap<Socket, X509Certificate>();
+  /** Not listening: connections are injected. */
   #tls: TlsServer | undefined;
-  #secureContext: HttpTls | undefined;
+  readonly #isTlsOffered: boolean;
 
   constructor(options: HttpListenerOptions, tls: HttpTls | undefined) {
     this.#options = options;
-    this.#secureContext = tls;
+    this.#isTlsOffered = tls !== undefined;
+    this.setTls(tls);
   }
 
-  /** New connections get the new certificate. */
+  /** New connections get the new certificates. TLS that was not offered at the start needs a restart. */
   setTls(tls: HttpTls | undefined): void {
-    this.#secureContext = tls;
-    if (tls !== undefined) this.#tls?.setSecureContext(tls);
+    this.#tls = tls && this.#makeTlsServer(tls);
+  }
+
+  /** The certificate of the client, as the handshake has verified it; undefined without one. */
+  certificateOf(socket: Socket): X509Certificate | undefined {
+    return this.#certificates.get(socket);
   }
 
   /** @param handler answers requests */
@@ -71,7 +86,7 @@ export class HttpListener {
       refuseMalformed(error, socket as Socket),
     );
     this.#server = server;
-    if (this.#secureContext !== undefined) this.#offerTls(server, this.#secureContext);
+    if (this.#isTlsOffered) this.#offerTls(server);
     return server;
   }
 
@@ -114,20 +129,47 @@ export class HttpListener {
     clearInterval(sweep);
   }
 
-  // The connection's first byte tells; Node lets connections be injected into a server (http.Server, event 'connection').
-  #offerTls(server: Server, context: HttpTls): void {
-    const { headersTimeoutMs } = this.#options;
-    const tls = createTlsServer(
-      { ...context, minVersion: "TLSv1.2", ALPNProtocols: ["http/1.1"], handshakeTimeout: headersTimeoutMs },
-      (socket) => serve(socket),
+  #makeTlsServer({ contextOptions, clients }: HttpTls): TlsServer {
+    const { headersTimeoutMs, log } = this.#options;
+    const server = createTlsServer(
+      {
+        ...contextOptions,
+        ALPNProtocols: ["http/1.1"],
+        handshakeTimeout: headersTimeoutMs,
+        requestCert: clients !== undefined,
+        // A client without a certificate may have another credential; one whose certificate is not accepted is refused below.
+        rejectUnauthorized: false,
+      },
+      (socket) => {
+        const judgement = clients === undefined ? noCertificate : judgeClient(socket, clients.isRequired);
+        if (judgement.ok) {
+          const { certificate } = judgement;
+          if (certificate !== undefined) this.#certificates.set(socket, certificate);
+          this.#serve?.(socket);
+          return;
+        }
+        const { reason } = judgement;
+        log.info(
+          { peer: `${socket.remoteAddress}:${socket.remotePort}`, reason },
+          "client certificate refused",
+        );
+        this.#options.onCertificateRefused(socket.remoteAddress ?? "?");
+        socket.destroy();
+      },
     );
     // A failed handshake is the client's affair.
-    tls.on("tlsClientError", (_error, socket) => socket.destroy());
-    this.#tls = tls;
+    server.on("tlsClientError", (_error, socket) => socket.destroy());
+    return server;
+  }
+
+  // The connection's first byte tells; Node lets connections be injected into a server (http.Server, event 'connection').
+  #offerTls(server: Server): void {
+    const { headersTimeoutMs } = this.#options;
     const listeners = server.listeners("connection");
     const serve = (socket: Socket) => {
       for (const listener of listeners) listener.call(server, socket);
     };
+    this.#serve = serve;
     server.removeAllListeners("connection");
     server.on("connection", (socket: Socket) => {
       const timer = setTimeout(() => socket.destroy(), headersTimeoutMs);
@@ -142,13 +184,31 @@ export class HttpListener {
         if (first[0] !== tlsHandshake) {
           serve(socket);
           socket.resume();
+        } else if (this.#tls === undefined) {
+          socket.destroy();
         } else {
           // It reads what is left in the stream, and then from below it: a stream that flowed would lose the first part.
-          tls.emit("connection", socket);
+          this.#tls.emit("connection", socket);
         }
       });
     });
   }
+}
+
+type Judgement =
+  | { readonly ok: true; readonly certificate: X509Certificate | undefined }
+  | { readonly ok: false; readonly reason: string };
+
+const noCertificate: Judgement = { ok: true, certificate: undefined };
+
+/** Whether a client may go on after its TLS handshake: nothing that it has sent has been read yet. */
+function judgeClient(socket: TLSSocket, isRequired: boolean): Judgement {
+  // There are no tickets to resume with. Should one be accepted all the same, its verification is as old as it is.
+  if (socket.isSessionReused()) return { ok: false, reason: "resumed session" };
+  const certificate = socket.getPeerX509Certificate();
+  if (certificate === undefined) return isRequired ? { ok: false, reason: "no certificate" } : noCertificate;
+  if (!socket.authorized) return { ok: false, reason: String(socket.authorizationError) };
+  return { ok: true, certificate };
 }
 
 /** What no route ever sees: the parser has refused it. */

@@ -61,8 +61,9 @@ export function loadServerTls(options: TlsOptions): ServerTls {
     cert,
     key,
     minVersion: "TLSv1.2",
-    // As PostgreSQL: a resumed session would bring a certificate back that has been revoked since.
-    secureOptions: constants.SSL_OP_NO_TICKET,
+    // As PostgreSQL: a resumed session would bring a certificate back that has been revoked since, and a renegotiated one (which
+    // Node allows) another certificate, of which nobody would ask whether it has been verified.
+    secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
     ...(clients === undefined ? {} : { ca: [...clients.authorities] }),
     ...(clients === undefined || clients.revocationLists.length === 0
       ? {}

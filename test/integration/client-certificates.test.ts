@@ -1,5 +1,6 @@
 /** Logins with a client certificate: whose, and what is refused before a word of the protocol is read (PostgreSQL manual 20.12). */
 
+import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type ConnectionOptions, connect as connectTls } from "node:tls";
@@ -195,6 +196,21 @@ describe.each(versions)("in %s", (version) => {
       expect(await open({ session: old })).toMatchObject({ reused: false });
     }
   });
+});
+
+test("no other certificate comes by renegotiation", async () => {
+  const socket = connectTls({
+    host: stage.frontEnd.host,
+    port: stage.frontEnd.port,
+    ALPNProtocols: ["postgresql"],
+    ca: server.cert,
+    servername: "localhost",
+    maxVersion: "TLSv1.2",
+  });
+  const failure = new Promise<Error>((resolve) => socket.on("error", resolve));
+  await once(socket, "secureConnect");
+  socket.renegotiate({}, () => socket.destroy(new Error("renegotiated")));
+  expect((await failure).message).toContain("no renegotiation");
 });
 
 describe("a certificate that is verified and is not its user's", () => {
