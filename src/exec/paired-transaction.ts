@@ -18,6 +18,7 @@ export class PairedTransaction {
   readonly #open: () => StatementTransaction;
   #statements: StatementTransaction | undefined;
   #savepoints: Savepoint[] = [];
+  #discarding: Promise<void> = Promise.resolve();
 
   /** @param open makes the list of statements of a new transaction */
   constructor(open: () => StatementTransaction) {
@@ -84,7 +85,9 @@ export class PairedTransaction {
     const statements = this.#statements;
     this.#statements = undefined;
     this.#savepoints = [];
-    await statements?.discard();
+    // Others may have begun with it and wait for nothing.
+    if (statements !== undefined) this.#discarding = statements.discard();
+    await this.#discarding;
   }
 
   // The latest of equal names hides the others, as in PostgreSQL.

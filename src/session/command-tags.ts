@@ -5,7 +5,7 @@ export type TagMeaning =
   | "reset"
   /** A transaction block is open. */
   | "begin"
-  /** A transaction block has ended, unless the statement was AND CHAIN, or TO a savepoint. */
+  /** A transaction block has ended. ROLLBACK TO SAVEPOINT and AND CHAIN have such a tag too. */
   | "end";
 
 interface Tag {

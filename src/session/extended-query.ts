@@ -69,8 +69,8 @@ export class ExtendedQuery {
   /** Prepared statements that control the transaction, and the portals made from them. */
   readonly #controls = new Map<ObjectName, TransactionControl>();
   readonly #controlPortals = new Map<ObjectName, TransactionControl>();
-  /** True once a statement was prepared whose tag is that of the end of a block, which goes on. */
-  #maySurviveItsEnd = false;
+  /** True once a statement was prepared that looks like the end of a block by its tag and is none. */
+  #hasMisleadingTags = false;
 
   constructor(session: QuerySession, columnsOf: (statement: Statement) => readonly Column[] | undefined) {
     this.#session = session;
@@ -80,9 +80,9 @@ export class ExtendedQuery {
     this.#columnsOf = columnsOf;
   }
 
-  /** True while a name of ours exists that a message could mean. */
+  /** True while a name exists that a message could mean and that is not the upstream's alone. */
   get hasOwn(): boolean {
-    return this.#statements.size > 0 || this.#portals.size > 0;
+    return this.#statements.size > 0 || this.#portals.size > 0 || this.#hasMisleadingTags;
   }
 
   hasStatement(name: ObjectName): boolean {
@@ -103,7 +103,9 @@ export class ExtendedQuery {
 
   /** True when Execute of this portal is not the upstream's alone. */
   mustRun(portal: ObjectName): boolean {
-    return this.#portals.has(portal) || (this.#paired.isOpen && this.#controlPortals.has(portal));
+    if (this.#portals.has(portal)) return true;
+    const control = this.#controlPortals.get(portal);
+    return control !== undefined && (this.#paired.isOpen || hasMisleadingTag(control));
   }
 
   /** True when the next Sync commits statements of ours: outside a transaction block, where a pipeline is one transaction. */
@@ -184,7 +186,7 @@ export class ExtendedQuery {
     this.#controls.delete(parse.statement);
     const control = parseTransactionControl(parse.text, 0, parse.text.length);
     if (control !== undefined) this.#controls.set(parse.statement, control);
-    if (control !== undefined && endsBlockInName(control)) this.#maySurviveItsEnd = true;
+    if (control !== undefined && hasMisleadingTag(control)) this.#hasMisleadingTags = true;
     if (statement !== "forward") this.#statements.set(parse.statement, { statement, columns });
     this.#updateRelay();
   }
@@ -242,7 +244,6 @@ export class ExtendedQuery {
         throw new SqlError("object_not_in_prerequisite_state", `portal "${execute.portal}" cannot be run`);
       }
       if (portal.progress === undefined) {
-        if (this.#relay.ledger.isStatusUncertain && this.#maySurviveItsEnd) throw unknownStatus();
         const paired = this.#isAlone(portal.statement) ? undefined : this.#paired;
         const result = await this.#runner.run(
           portal.statement,
@@ -307,12 +308,11 @@ export class ExtendedQuery {
     if (tag !== undefined && !this.#relay.isStopped) this.#relay.writeToClient(encodeCommandComplete(tag));
   }
 
-  // Its tag alone does not tell.
   #noteStatus(control: TransactionControl): void {
     const { ledger } = this.#relay;
     if (control.kind === "savepoint" || control.kind === "release") return;
-    const isOpen = control.kind === "begin" || endsBlockInName(control);
-    ledger.noteStatus(isOpen ? "T" : "I");
+    const isOpen = control.kind === "begin" || hasMisleadingTag(control);
+    ledger.status = isOpen ? "T" : "I";
   }
 
   // The upstream discards everything up to Sync after an error, and so do we.
@@ -349,17 +349,9 @@ export class ExtendedQuery {
   }
 }
 
-/** COMMIT or ROLLBACK by its tag, with a block open behind it. */
-function endsBlockInName(control: TransactionControl): boolean {
+/** Its tag is that of COMMIT or ROLLBACK, but a block is open behind it. */
+function hasMisleadingTag(control: TransactionControl): boolean {
   return control.kind === "rollback_to" || ("chain" in control && control.chain);
-}
-
-function unknownStatus(): SqlError {
-  return new SqlError(
-    "feature_not_supported",
-    "it cannot be told whether this statement is in a transaction block",
-    { hint: "Send Sync behind ROLLBACK TO SAVEPOINT and AND CHAIN." },
-  );
 }
 
 function notTheCommit(): SqlError {

@@ -536,10 +536,10 @@ export class Relay {
         this.areClaimsDue = true;
         return;
       case "begin":
-        this.ledger.noteStatus("T");
+        this.ledger.status = "T";
         return;
       case "end":
-        this.ledger.noteBlockEnded();
+        this.ledger.status = "I";
         return;
       default:
         return;

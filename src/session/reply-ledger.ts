@@ -36,8 +36,6 @@ const smallestQueue = 16;
 export class ReplyLedger {
   /** As of the last ReadyForQuery, and of what was answered since: in a pipeline blocks begin and end without one. */
   status: TransactionStatus = "I";
-  /** True when a COMMIT or ROLLBACK was answered since: it may have been AND CHAIN, or TO a savepoint, after all. */
-  isStatusUncertain = false;
   /** ReadyForQuery messages seen: a session is idle as long as it does not move. */
   readyCount = 0;
   // A ring: `#count` entries from `#head` on.
@@ -153,20 +151,8 @@ export class ReplyLedger {
     this.#isCopyingIn = !isEnded;
   }
 
-  /** What looks like the end of a block was answered; a ReadyForQuery may follow. */
-  noteBlockEnded(): void {
-    this.status = "I";
-    this.isStatusUncertain = true;
-  }
-
-  /** What a statement that was answered has left, for certain. */
-  noteStatus(status: TransactionStatus): void {
-    this.status = status;
-    this.isStatusUncertain = false;
-  }
-
   noteReady(status: TransactionStatus): void {
-    this.noteStatus(status);
+    this.status = status;
     this.readyCount += 1;
     this.#isCopyingIn = false;
     this.#shift();

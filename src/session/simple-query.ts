@@ -17,7 +17,7 @@ import { forwardText, type TextPart } from "./forward-text.ts";
 import { failTransaction, moveError } from "./query-errors.ts";
 import type { Relay } from "./relay.ts";
 import { encodeNotices, encodeRows, type StatementRunner } from "./statement-runner.ts";
-import { runTransactionControl } from "./transaction-end.ts";
+import { type ControlMode, runTransactionControl } from "./transaction-end.ts";
 
 /** A part of the text: one statement of ours, one that controls the transaction, or neighbours that are PostgreSQL's. */
 interface Piece extends TextPart {
@@ -56,30 +56,43 @@ export async function runSimpleQuery(session: QuerySession, text: Buffer): Promi
   if (relay.isStopped || relay.ledger.isSkipping) return;
   const pieces = cutIntoPieces(relay, text);
   // What a pipeline did without a Sync is part of the transaction of the Query behind it.
-  const isInPipeline = paired.isOpen;
-  const isImplicit = relay.ledger.status === "I" && (pieces.length > 1 || isInPipeline);
+  const isImplicit = pieces.length > 1 || paired.isOpen;
   let isOwnBlock = false;
   let hasFailed = false;
   for (const piece of pieces) {
     if (relay.isStopped) return;
-    if (isImplicit && relay.ledger.status === "I" && piece.control?.kind !== "begin") {
+    const mayBegin = piece.control === undefined || (paired.isOpen && piece.control.kind !== "begin");
+    if (isImplicit && relay.ledger.status === "I" && mayBegin) {
       await runQuietly(relay, "BEGIN");
       isOwnBlock = true;
     }
-    if (piece.control?.kind === "begin") isOwnBlock = false;
-    hasFailed = !(await runPiece(session, text, piece));
+    if (isOwnBlock && piece.control !== undefined && piece.control.kind !== "begin") {
+      // To PostgreSQL there is no block that this could be about: what it says to that, it says when ours is over.
+      hasFailed = !(await endOwnBlock(session, isCommit(piece.control) ? "COMMIT" : "ROLLBACK"));
+      if (hasFailed) break;
+    }
+    const isTakenOver = isOwnBlock && piece.control?.kind === "begin";
+    isOwnBlock &&= piece.control === undefined;
+    hasFailed = !(await runPiece(session, text, piece, isTakenOver ? "takes over" : "told"));
     if (relay.ledger.status === "I") isOwnBlock = false;
     if (hasFailed) break;
   }
   if (relay.isStopped) return;
-  if (isOwnBlock) {
-    const end = Buffer.from(hasFailed ? "ROLLBACK" : "COMMIT", "latin1");
-    const control: TransactionControl = hasFailed
-      ? { kind: "rollback", chain: false }
-      : { kind: "commit", chain: false };
-    await runTransactionControl(session, end, { start: 0, end: end.length, offset: 0 }, control, "silent");
-  } else if (hasFailed && relay.ledger.status === "I") await paired.discard();
+  if (isOwnBlock) await endOwnBlock(session, hasFailed ? "ROLLBACK" : "COMMIT");
+  else if (hasFailed && relay.ledger.status === "I") await paired.discard();
   if (!relay.isStopped) relay.writeToClient(encodeReadyForQuery(relay.ledger.status));
+}
+
+/** Whether what PostgreSQL does without a block that it could end is to commit. */
+function isCommit(control: TransactionControl): boolean {
+  return (control.kind === "commit" && !control.chain) || control.kind === "prepare_transaction";
+}
+
+/** @returns false when it failed, and the client has been told */
+function endOwnBlock(session: QuerySession, how: "COMMIT" | "ROLLBACK"): Promise<boolean> {
+  const text = Buffer.from(how, "latin1");
+  const control = { kind: how === "COMMIT" ? "commit" : "rollback", chain: false } as const;
+  return runTransactionControl(session, text, { start: 0, end: text.length, offset: 0 }, control, "silent");
 }
 
 function cutIntoPieces(relay: Relay, text: Buffer): Piece[] {
@@ -133,9 +146,14 @@ class CharacterCount {
 }
 
 /** @returns false when it failed, and the client has been told */
-async function runPiece(session: QuerySession, text: Buffer, piece: Piece): Promise<boolean> {
+async function runPiece(
+  session: QuerySession,
+  text: Buffer,
+  piece: Piece,
+  mode: ControlMode,
+): Promise<boolean> {
   const { relay } = session;
-  if (piece.control !== undefined) return runTransactionControl(session, text, piece, piece.control, "told");
+  if (piece.control !== undefined) return runTransactionControl(session, text, piece, piece.control, mode);
   try {
     if (piece.kind === "ours") return await runOwn(session, text, piece);
     const part = text.subarray(piece.start, piece.end);

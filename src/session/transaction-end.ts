@@ -14,9 +14,14 @@ import type { QuerySession } from "./simple-query.ts";
 const alreadyInTransaction = "25001";
 
 /**
+ * What the client is told. "silent": the front-end's own end of an implicit transaction, of which it sees errors only; "takes
+ * over": its BEGIN in one, which goes on as a block of the client's.
+ */
+export type ControlMode = "told" | "silent" | "takes over";
+
+/**
  * Runs one statement that controls the transaction, upstream and here.
  *
- * @param mode "silent": the front-end's own end of an implicit transaction, of which the client sees errors only
  * @returns false when it failed, and the client has been told
  */
 export async function runTransactionControl(
@@ -24,7 +29,7 @@ export async function runTransactionControl(
   text: Buffer,
   part: TextPart,
   control: TransactionControl,
-  mode: "told" | "silent",
+  mode: ControlMode,
 ): Promise<boolean> {
   const { relay, paired } = session;
   const keepSilent = mode === "silent";
@@ -38,7 +43,7 @@ export async function runTransactionControl(
   }
   const isDone = await forwardText(relay, text, part, (type, body) => {
     if (keepSilent) return "drop";
-    const isWarning = type === "N" && control.kind === "begin";
+    const isWarning = type === "N" && mode === "takes over";
     return isWarning && decodeErrorFields(body).get("C") === alreadyInTransaction ? "drop" : "forward";
   });
   if (isDone) await followControl(session, control);

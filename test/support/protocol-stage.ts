@@ -1,7 +1,7 @@
 /** What a scripted test of the protocol plays on: a PostgreSQL, the front-end before it, and users. */
 
 import { type FrontEnd, type FrontEndOptions, startFrontEnd } from "./front-end.ts";
-import { startPostgres, type TestPostgres } from "./postgres.ts";
+import { startPostgres, type TestPostgres, type TestPostgresOptions } from "./postgres.ts";
 import { type Cutting, type Greeting, type Login, RawClient, rowsOf } from "./raw-client.ts";
 
 export interface Session {
@@ -26,9 +26,12 @@ export interface ProtocolStage {
   close(): Promise<void>;
 }
 
-/** PostgreSQL 18 behind the front-end. */
-export async function openProtocolStage(options: FrontEndOptions = {}): Promise<ProtocolStage> {
-  const postgres = await startPostgres({ tcp: true });
+/** PostgreSQL 18, where nothing else is said, behind the front-end. */
+export async function openProtocolStage(
+  options: FrontEndOptions = {},
+  postgresOptions: TestPostgresOptions = {},
+): Promise<ProtocolStage> {
+  const postgres = await startPostgres({ tcp: true, ...postgresOptions });
   let frontEnd: FrontEnd;
   try {
     frontEnd = await startFrontEnd({ ...options, upstreamUrl: postgres.url });
