@@ -1,13 +1,14 @@
 /** The OpenAPI document as one page for people: no script, nothing from elsewhere. */
 
 import { createHash } from "node:crypto";
-import type { JsonObject } from "./openapi.ts";
+import type { JsonObject } from "./openapi-answers.ts";
 
 const style = `
 :root { color-scheme: light dark; --line: #8885; --soft: #8882; --accent: #2a6; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem 1.25rem 4rem; }
 h1 { margin-bottom: 0; }
 h2 { border-top: 1px solid var(--line); margin-top: 2.5rem; padding-top: 1.25rem; }
+h3 { font-size: 1rem; margin: 1.25rem 0 .25rem; }
 h2 b { color: var(--accent); font-family: ui-monospace, monospace; margin-right: .5rem; }
 code, pre { font: 14px/1.45 ui-monospace, monospace; }
 pre { background: var(--soft); border-radius: 6px; overflow-x: auto; padding: .75rem 1rem; }
@@ -34,11 +35,14 @@ export function renderPage(document: JsonObject): string {
   const { info, paths, components } = document as {
     readonly info: { readonly title: string; readonly version: string; readonly description: string };
     readonly paths: Readonly<Record<string, Readonly<Record<string, Operation>>>>;
-    readonly components: { readonly schemas: Readonly<Record<string, Schema>> };
+    readonly components: {
+      readonly schemas: Readonly<Record<string, Schema>>;
+      readonly responses: Readonly<Record<string, Response>>;
+    };
   };
   const operations = Object.entries(paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) =>
-      renderOperation(method.toUpperCase(), path, operation),
+      renderOperation(method.toUpperCase(), path, operation, components.responses),
     ),
   );
   const schemas = Object.entries(components.schemas).map(
@@ -79,28 +83,42 @@ interface Operation {
   readonly summary: string;
   readonly parameters?: readonly { readonly name: string; readonly description: string }[];
   readonly requestBody?: { readonly content: Readonly<Record<string, { readonly schema: Schema }>> };
-  readonly responses: Readonly<Record<string, { readonly description?: string }>>;
+  readonly responses: Readonly<Record<string, Response | { readonly $ref: string }>>;
 }
 
-function renderOperation(method: string, path: string, operation: Operation): string {
+interface Response {
+  readonly description: string;
+  readonly headers?: Readonly<Record<string, unknown>>;
+}
+
+function renderOperation(
+  method: string,
+  path: string,
+  operation: Operation,
+  shared: Readonly<Record<string, Response>>,
+): string {
   const { summary, parameters = [], requestBody, responses } = operation;
   const example = examples[`${method} ${path}`];
   const headers = parameters.map(
-    ({ name, description }) =>
-      `<tr><td><code>${escapeHtml(name)}</code><td>header<td>${escapeHtml(description)}`,
+    ({ name, description }) => `<tr><td><code>${escapeHtml(name)}</code><td>${escapeHtml(description)}`,
   );
   const body = Object.values(requestBody?.content ?? {}).map(({ schema }) => renderSchema(schema));
-  const answers = Object.entries(responses).map(
-    ([status, { description }]) =>
-      `<tr><td>${status === "default" ? "else" : escapeHtml(status)}<td>${escapeHtml(description ?? "an error: see Error")}`,
-  );
+  const answers = Object.entries(responses).map(([status, response]) => {
+    const { description, headers = {} } =
+      "$ref" in response ? (shared[nameOf(response.$ref)] ?? noResponse) : response;
+    const more = Object.keys(headers).map((name) => `, with <code>${escapeHtml(name)}</code>`);
+    const name = status === "default" ? "other" : status;
+    return `<tr><td>${escapeHtml(name)}<td>${escapeHtml(description)}${more.join("")}`;
+  });
   return `<h2><b>${method}</b>${escapeHtml(path)}</h2>
 <p>${escapeHtml(summary)}</p>
 ${example === undefined ? "" : `<pre>${escapeHtml(example)}</pre>`}
-${headers.length === 0 ? "" : `<table>${headers.join("")}</table>`}
-${body.join("")}
-<table><tr><th>status<th>answer${answers.join("")}</table>`;
+${headers.length === 0 ? "" : `<h3>Headers</h3><table>${headers.join("")}</table>`}
+${body.length === 0 ? "" : `<h3>Body</h3>${body.join("")}`}
+<h3>Answers</h3><table>${answers.join("")}</table>`;
 }
+
+const noResponse: Response = { description: "" };
 
 function renderSchema(schema: Schema): string {
   const choices = schema.oneOf ?? schema.anyOf;
@@ -124,12 +142,17 @@ function renderSchema(schema: Schema): string {
 }
 
 function typeOf(schema: Schema): string {
-  if (schema.$ref !== undefined) return schema.$ref.replace(/^.*\//, "");
+  if (schema.$ref !== undefined) return nameOf(schema.$ref);
   if (schema.const !== undefined) return JSON.stringify(schema.const);
   const choices = schema.oneOf ?? schema.anyOf;
   if (choices !== undefined) return choices.map(typeOf).join(" or ");
   if (schema.items !== undefined) return `array of ${typeOf(schema.items)}`;
   return [schema.type ?? "any"].flat().join(" or ");
+}
+
+/** The last part of a reference. */
+function nameOf(reference: string): string {
+  return reference.replace(/^.*\//, "");
 }
 
 function escapeHtml(text: string): string {

@@ -1,10 +1,15 @@
-/** The OpenAPI 3.1 document: from the schemas that requests are checked with, and the table of statuses. */
+/** The OpenAPI 3.1 document: from the schemas that requests are checked with, and what is answered. */
 
-import { httpStatuses } from "../errors/http-status.ts";
+import {
+  type JsonObject,
+  json,
+  object,
+  reference,
+  refusalResponses,
+  refusals,
+  schemas,
+} from "./openapi-answers.ts";
 import { severalQueries, singleQuery } from "./query-schema.ts";
-
-/** Part of a document that is JSON in the end. */
-export type JsonObject = { readonly [name: string]: unknown };
 
 /** Routes that the document describes: method and path. */
 export function describedRoutes(document: JsonObject): string[] {
@@ -25,49 +30,64 @@ export function openApiDocument(version: string): JsonObject {
     security: [{ bearer: [] }],
     paths: {
       "/v1/query": {
-        get: operation({
+        get: {
           summary: "Whose credential it is: SHOW SESSION.",
-          parameters: [databaseHeader],
-          answers: { 200: json("One row.", reference("Result")) },
-        }),
-        post: operation({
+          parameters: [databaseHeader, requestIdHeader],
+          responses: answers(json("One row.", reference("Result")), [400, 401, 403, 404, 426, 429, 503]),
+        },
+        post: {
           summary: "Runs one statement, or several in one transaction.",
           parameters: [databaseHeader, requestIdHeader],
-          body: { oneOf: [singleQuery, severalQueries] },
-          answers: {
-            200: json("The result, or one for each of queries.", {
+          requestBody: body({ oneOf: [singleQuery, severalQueries] }),
+          responses: answers(
+            json("The result, or one for each of queries.", {
               oneOf: [reference("Result"), reference("Results")],
             }),
-          },
-        }),
+            ofStatements,
+          ),
+        },
       },
       "/v1/query/stream": {
-        post: operation({
+        post: {
           summary: "Runs one statement and sends its rows as lines of JSON while they come.",
           parameters: [databaseHeader, requestIdHeader],
-          body: singleQuery,
-          answers: {
-            200: {
+          requestBody: body(singleQuery),
+          responses: answers(
+            {
               description:
                 "Lines: first meta, then row for each row, last end or error. Without one of the latter the answer is not whole.",
               content: { "application/x-ndjson": { schema: reference("Line") } },
             },
-          },
-        }),
+            ofStatements,
+          ),
+        },
       },
-      "/healthz": { get: open("The process is up.", "application/json") },
-      "/readyz": { get: open("PostgreSQL answers; 503 when it does not.", "application/json") },
+      "/healthz": {
+        get: open("The process is up.", json("It is.", object({ status: { const: "ok" } })), [426]),
+      },
+      "/readyz": {
+        get: open(
+          "Whether requests can be served.",
+          json("PostgreSQL answers, and the process is not ending.", object({ status: { const: "ready" } })),
+          [426, 503],
+        ),
+      },
       "/metrics": {
         get: {
           summary: "Metrics for Prometheus. Needs an admin or superuser unless metrics.public is set.",
-          responses: {
-            200: { description: "Text.", content: { "text/plain": {} } },
-            default: reference("Error", "responses"),
-          },
+          responses: answers({ description: "Text.", content: { "text/plain": {} } }, [401, 403, 426, 429]),
         },
       },
-      "/v1/openapi.json": { get: open("This document.", "application/json") },
-      "/v1/docs": { get: open("This document, for people.", "text/html") },
+      "/v1/openapi.json": {
+        get: open("This document.", json("OpenAPI 3.1.", { type: "object" }), [426]),
+      },
+      "/v1/docs": {
+        get: open(
+          "This document, for people.",
+          { description: "A page without scripts.", content: { "text/html": {} } },
+          [426],
+        ),
+      },
     },
     components: {
       securitySchemes: {
@@ -77,74 +97,13 @@ export function openApiDocument(version: string): JsonObject {
           description: "An API key, or a token of an OIDC provider.",
         },
       },
-      responses: { Error: json("Refused or failed; nothing has changed.", reference("Error")) },
+      responses: refusalResponses(),
       schemas,
     },
   };
 }
 
-const schemas: JsonObject = {
-  Field: object({
-    name: { type: "string" },
-    oid: { type: "integer", description: "The type's oid in pg_type." },
-    type: { type: "string", description: "The type's name; that of an array ends in []." },
-  }),
-  Result: object(
-    {
-      status: { const: "ok" },
-      command: { type: "string", description: "The words of the command tag, for example INSERT." },
-      rowCount: {
-        type: ["integer", "null"],
-        description: "Rows returned or changed; null for commands that count none.",
-      },
-      fields: { type: "array", items: reference("Field") },
-      rows: {
-        type: "array",
-        items: { type: ["object", "array"] },
-        description:
-          "bool, int2, int4, oid, float4 and float8 as JSON values (NaN and the infinities as strings), json and jsonb as they are, arrays as arrays, everything else as PostgreSQL's text.",
-      },
-      notices: { type: "array", items: { type: "string" } },
-    },
-    ["notices"],
-  ),
-  Results: object({
-    status: { const: "ok" },
-    results: { type: "array", items: { type: "object", description: "As Result, without status." } },
-  }),
-  Line: {
-    oneOf: [
-      object({ meta: object({ fields: { type: "array", items: reference("Field") } }) }),
-      object({ row: { type: ["object", "array"] } }),
-      object({ end: object({ command: { type: "string" }, rowCount: { type: ["integer", "null"] } }) }),
-      object({ error: { type: "object", description: "As in Error." } }),
-    ],
-  },
-  Error: object({
-    status: { const: "error" },
-    error: object(
-      {
-        code: {
-          type: "string",
-          description: `A SQLSTATE, or NH and the status for what is no SQL. Statuses by code or by class, its first two characters: ${[...httpStatuses].map(([code, status]) => `${code} ${status}`).join(", ")}; else 500.`,
-        },
-        message: { type: "string" },
-        detail: { type: "string" },
-        hint: { type: "string" },
-        position: { type: "integer", description: "Character of the statement, from 1." },
-        where: { type: "string" },
-        schema: { type: "string" },
-        table: { type: "string" },
-        column: { type: "string" },
-        dataType: { type: "string" },
-        constraint: { type: "string" },
-        query: { type: "integer", description: "Which of queries, from 0." },
-        requestId: { type: "string" },
-      },
-      ["detail", "hint", "position", "where", "schema", "table", "column", "dataType", "constraint", "query"],
-    ),
-  }),
-};
+const ofStatements = Object.keys(refusals).map(Number);
 
 const databaseHeader = {
   name: "X-NodeDB-Database",
@@ -160,39 +119,20 @@ const requestIdHeader = {
     "Comes back with the answer, and is in the log. One is made when it is absent or anything else.",
 };
 
-function operation(parts: {
-  readonly summary: string;
-  readonly parameters: readonly JsonObject[];
-  readonly body?: unknown;
-  readonly answers: JsonObject;
-}): JsonObject {
-  const { summary, parameters, body, answers } = parts;
+/** @param statuses those that are more than a mishap on the way; others have the shape of an error all the same */
+function answers(whenGood: JsonObject, statuses: readonly number[]): JsonObject {
   return {
-    summary,
-    parameters,
-    ...(body === undefined
-      ? {}
-      : { requestBody: { required: true, content: { "application/json": { schema: body } } } }),
-    responses: { ...answers, default: reference("Error", "responses") },
+    200: whenGood,
+    ...Object.fromEntries(statuses.map((status) => [status, reference(`Status${status}`, "responses")])),
+    default: reference("Error", "responses"),
   };
 }
 
-function open(summary: string, type: string): JsonObject {
-  return { summary, security: [], responses: { 200: { description: summary, content: { [type]: {} } } } };
+/** One that needs no credential. */
+function open(summary: string, whenGood: JsonObject, statuses: readonly number[]): JsonObject {
+  return { summary, security: [], responses: answers(whenGood, statuses) };
 }
 
-function json(description: string, schema: unknown): JsonObject {
-  return { description, content: { "application/json": { schema } } };
-}
-
-function object(properties: JsonObject, optional: readonly string[] = []): JsonObject {
-  return {
-    type: "object",
-    properties,
-    required: Object.keys(properties).filter((name) => !optional.includes(name)),
-  };
-}
-
-function reference(name: string, kind: "schemas" | "responses" = "schemas"): JsonObject {
-  return { $ref: `#/components/${kind}/${name}` };
+function body(schema: unknown): JsonObject {
+  return { required: true, content: { "application/json": { schema } } };
 }

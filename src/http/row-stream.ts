@@ -18,7 +18,7 @@ export interface StreamedStatement {
 }
 
 /**
- * Resolves with the stream when the statement has its columns.
+ * Resolves with the stream when the statement has its first row, or has ended without one.
  *
  * @throws whatever the statement fails with before that; later errors are the stream's last line
  */
@@ -31,13 +31,19 @@ export function streamRows(
   return new Promise((resolve, reject) => {
     const lines = new LineStream(session);
     let encode: EncodeRow | undefined;
+    /** The status of the answer is said. */
+    let isAnswered = false;
+    const answer = () => {
+      isAnswered = true;
+      resolve(lines);
+    };
     const listener: ResultListener = {
       onFields: (fields) => {
         encode = rowEncoder(fields, mode);
         lines.write(`{"meta":{"fields":${fieldsJson(fields)}}}`);
-        resolve(lines);
       },
       onRow: (cells) => {
+        if (!isAnswered) answer();
         // A json value may hold line feeds between its parts; in its strings it has none.
         lines.write(`{"row":${encode?.(cells).replaceAll(/[\r\n]/g, " ") ?? "null"}}`);
       },
@@ -47,10 +53,10 @@ export function streamRows(
       .then(({ command, rowCount, notices }) => {
         const heard = notices.length === 0 ? undefined : notices;
         lines.finish(JSON.stringify({ end: { command, rowCount, notices: heard } }));
+        answer();
       })
       .catch((error: unknown) => {
-        // Nothing was said yet: the answer may still be an error with a status of its own.
-        if (encode === undefined) reject(error);
+        if (!isAnswered) reject(error);
         else lines.finish(JSON.stringify({ error: statement.wordError(error).error }));
       });
   });

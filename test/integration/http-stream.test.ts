@@ -96,6 +96,8 @@ describe("an error", () => {
       ["SELECT 1 AS a, 2 AS a", 400, "42701"],
       ["COPY item TO STDOUT", 501, "0A000"],
       ["CREATE USER x PASSWORD 'xxxxxxxx'", 403, "42501"],
+      ["SELECT 1 / (n - 1) FROM generate_series(1, 5) n", 400, "22012"],
+      ["DO $$ BEGIN RAISE unique_violation; END $$", 409, "23505"],
     ] as const) {
       const answer = await stream({ sql });
       expect([answer.status, answer.body.error.code], sql).toEqual([status, code]);
@@ -103,7 +105,10 @@ describe("an error", () => {
   });
 
   test("after it is the last line", async () => {
-    const { status, text } = await stream({ sql: "SELECT 1 / (3 - n) AS q FROM generate_series(1, 5) n" });
+    // PostgreSQL sends rows when it has 8 KiB of them.
+    const { status, text } = await stream({
+      sql: "SELECT 1 / (3 - n) AS q, repeat('x', 10000) FROM generate_series(1, 5) n",
+    });
     expect(status).toBe(200);
     const lines = linesOf(text);
     expect(lines.at(-1)).toMatchObject({ error: { code: "22012", message: "division by zero" } });
@@ -112,11 +117,14 @@ describe("an error", () => {
 
   test("is what a statement ends with that takes too long, or is killed", async () => {
     const late = await stream({
-      sql: "SELECT n, pg_sleep(n - 1) FROM generate_series(1, 60) n",
+      sql: "SELECT n, repeat('x', 10000), pg_sleep(n - 1) FROM generate_series(1, 60) n",
       timeoutMs: 300,
     });
+    expect(late.status).toBe(200);
     expect(linesOf(late.text).at(-1).error.code).toBe("57014");
-    const asked = stream({ sql: "SELECT n, pg_sleep(n * 10 - 10) AS killed FROM generate_series(1, 60) n" });
+    const asked = stream({
+      sql: "SELECT n, repeat('x', 10000), pg_sleep(n * 10 - 10) AS killed FROM generate_series(1, 60) n",
+    });
     await until(async () => (await activity("AS killed")).length > 0);
     const session = (await stage.asAdmin("SHOW SESSIONS")).rows.find(({ protocol }) => protocol === "http");
     await stage.asAdmin(`KILL SESSION '${session?.session_id}'`);
@@ -125,7 +133,11 @@ describe("an error", () => {
 
   test("is a row that is larger than an answer may be", async () => {
     const lines = linesOf(
-      (await stream({ sql: "SELECT repeat('x', (n - 1) * 2000000) AS x FROM generate_series(1, 2) n" })).text,
+      (
+        await stream({
+          sql: "SELECT repeat('x', CASE n WHEN 1 THEN 10000 ELSE 2000000 END) AS x FROM generate_series(1, 2) n",
+        })
+      ).text,
     );
     expect(lines.at(-1).error.code).toBe("54000");
     expect((await stream({ sql: "SELECT 1 AS a" })).status).toBe(200);

@@ -3,6 +3,7 @@
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { fileURLToPath } from "node:url";
+import { Validator } from "@seriousme/openapi-schema-validator";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { configKeys } from "../../src/config/schema.ts";
 import { conditions } from "../../src/errors/conditions.ts";
@@ -141,6 +142,13 @@ describe("the OpenAPI document", () => {
 
   test("describes every route and no other", () => {
     expect(describedRoutes(document).toSorted()).toEqual(routes.toSorted());
+  });
+
+  test("is one by the schema of OpenAPI 3.1", async () => {
+    const { valid, errors } = await new Validator().validate(JSON.parse(JSON.stringify(document)));
+    expect(valid, JSON.stringify(errors)).toBe(true);
+    const broken = { ...document, paths: { "/v1/query": { post: { responses: { 200: {} } } } } };
+    expect((await new Validator().validate(JSON.parse(JSON.stringify(broken)))).valid).toBe(false);
   });
 
   test("refers to nothing that it does not hold", () => {
