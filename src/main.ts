@@ -4,10 +4,11 @@
 import { parseArgs } from "node:util";
 import { checkSetup } from "./check.ts";
 import { type Config, formatMistake } from "./config/config.ts";
-import { loadConfig } from "./config/load.ts";
+import { type LoadOutcome, loadConfig } from "./config/load.ts";
 import { claimDataDir, runningProcess } from "./config/process-file.ts";
 import { SqlError } from "./errors/sql-error.ts";
 import { createLog, type Log } from "./observe/log.ts";
+import { createReload, type ReloadPart } from "./reload.ts";
 import { openServer, type RunningServer } from "./server.ts";
 import { readVersion } from "./version.ts";
 
@@ -39,16 +40,17 @@ async function main(): Promise<number> {
     process.stdout.write(`nodedb ${readVersion()}\n`);
     return exits.ok;
   }
-  const config = readConfig(path);
-  if (config === undefined) return exits.configuration;
-  if (command === "reload") return reload(config);
+  const loaded = readConfig(path);
+  if (loaded === undefined) return exits.configuration;
+  const { config } = loaded;
+  if (command === "reload") return tellToReload(config);
   const log = createLog(config.log);
   try {
     if (command === "check") {
       for (const line of await checkSetup(config, log)) process.stdout.write(`${line}\n`);
       return exits.ok;
     }
-    return await run(config, path, log);
+    return await run(loaded, path, log);
   } catch (error) {
     explain(error);
     return exits.failure;
@@ -81,23 +83,35 @@ function readArguments(): { readonly command: Command; readonly path: string | u
   }
 }
 
-function readConfig(path: string | undefined): Config | undefined {
-  const outcome = loadConfig({
+type Loaded = Extract<LoadOutcome, { ok: true }>;
+
+function load(path: string | undefined): LoadOutcome {
+  return loadConfig({
     ...(path === undefined ? {} : { path }),
     env: process.env,
     isTerminal: process.stderr.isTTY === true,
   });
-  if (outcome.ok) return outcome.config;
+}
+
+function readConfig(path: string | undefined): Loaded | undefined {
+  const outcome = load(path);
+  if (outcome.ok) return outcome;
   for (const mistake of outcome.mistakes) process.stderr.write(`${formatMistake(mistake)}\n`);
   return undefined;
 }
 
-async function run(config: Config, path: string | undefined, log: Log): Promise<number> {
+async function run({ config, values }: Loaded, path: string | undefined, log: Log): Promise<number> {
   const giveBack = claimDataDir(config.server.dataDir);
   try {
     const server = await openServer(config, log);
     greet(server);
-    const ended = await untilToldToStop(config, path, server, log);
+    const reload = createReload({
+      started: values,
+      load: () => load(path),
+      parts: [...server.reloadParts, logLevelOf(log)],
+      log,
+    });
+    const ended = await untilToldToStop(server, reload, log);
     if (ended === "upstream") log.fatal("the embedded PostgreSQL has ended and does not start again");
     else log.info("shutting down");
     await server.close();
@@ -149,10 +163,19 @@ function quoted(word: string): string {
   return /^[\w.@%+=:,/-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
+function logLevelOf(log: Log): ReloadPart {
+  return {
+    name: "log level",
+    keys: ["log."],
+    apply: (next) => {
+      log.level = next.log.level;
+    },
+  };
+}
+
 function untilToldToStop(
-  config: Config,
-  path: string | undefined,
   server: RunningServer,
+  reload: () => Promise<void>,
   log: Log,
 ): Promise<"signal" | "upstream"> {
   return new Promise((resolve) => {
@@ -165,55 +188,12 @@ function untilToldToStop(
     };
     process.on("SIGINT", stop);
     process.on("SIGTERM", stop);
-    process.on("SIGHUP", () => reread(config, path, server, log));
+    process.on("SIGHUP", () => void reload());
     void server.upstreamEnded.then(() => resolve("upstream"));
   });
 }
 
-/** Applies what can change while running, and names what needs a restart. */
-function reread(config: Config, path: string | undefined, server: RunningServer, log: Log): void {
-  const outcome = loadConfig({
-    ...(path === undefined ? {} : { path }),
-    env: process.env,
-    isTerminal: process.stderr.isTTY === true,
-  });
-  if (!outcome.ok) {
-    for (const mistake of outcome.mistakes)
-      log.error(`configuration not reloaded: ${formatMistake(mistake)}`);
-    return;
-  }
-  const next = outcome.config;
-  try {
-    server.reloadTls(next);
-  } catch (error) {
-    log.error({ err: error }, "certificate not reloaded");
-  }
-  log.level = next.log.level;
-  const fixed = restartKeys(config, next);
-  if (fixed.length > 0) log.warn({ keys: fixed }, "these keys have changed and need a restart");
-  log.info("configuration reloaded");
-}
-
-/** Keys that differ and do not change while running. */
-function restartKeys(before: Config, after: Config): string[] {
-  const live = new Set(["log.level", "server.tls.certPath", "server.tls.keyPath"]);
-  const liveGroup = "server.tls.clients.";
-  const old = new Map(leavesOf(before, ""));
-  return [...leavesOf(after, "")]
-    .filter(([key, value]) => !live.has(key) && !key.startsWith(liveGroup) && old.get(key) !== value)
-    .map(([key]) => key);
-}
-
-function* leavesOf(value: object, prefix: string): Generator<[string, string]> {
-  for (const [name, item] of Object.entries(value)) {
-    const key = prefix === "" ? name : `${prefix}.${name}`;
-    if (typeof item === "object" && item !== null && Object.getPrototypeOf(item) === Object.prototype) {
-      yield* leavesOf(item, key);
-    } else yield [key, String(item)];
-  }
-}
-
-function reload(config: Config): number {
+function tellToReload(config: Config): number {
   const processId = runningProcess(config.server.dataDir);
   if (processId === undefined) {
     process.stderr.write(`nodedb: no front-end is running on ${config.server.dataDir}\n`);

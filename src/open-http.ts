@@ -43,6 +43,8 @@ export interface HttpInterface {
   readonly port: number;
   /** Begins to serve; until then every request is told to come again. */
   open(): void;
+  /** Takes the limits of another configuration, but for those of a request's body and of requests in a minute. */
+  reloadLimits(config: Config): void;
   /** Accepts nobody any more; requests that run go on. */
   stopAccepting(): void;
   /** Resolves when the last answer is sent, or the time is over. */
@@ -55,12 +57,17 @@ export async function openHttp(config: Config, parts: HttpParts): Promise<HttpIn
   if (!http.enabled) return undefined;
   const { catalog, loginGuard, tls, log } = parts;
   let isOpen = false;
+  let limits = config;
   const listener = new HttpListener(
     {
       host: server.host,
       port: server.ports.http,
-      maxConnections: server.maxConnections,
-      headersTimeoutMs: server.authenticationTimeoutMs,
+      get maxConnections() {
+        return limits.server.maxConnections;
+      },
+      get headersTimeoutMs() {
+        return limits.server.authenticationTimeoutMs;
+      },
       onCertificateRefused: (address) => loginGuard.recordCertificateFailure(address, "certificate_refused"),
       log,
     },
@@ -89,9 +96,15 @@ export async function openHttp(config: Config, parts: HttpParts): Promise<HttpIn
         }
       },
       isCurrent: (identity, database) => mayStay(catalog.cache, { identity, database }, new Date()),
-      maxRows: http.maxRows,
-      maxResponseBytes: http.maxResponseBytes,
-      statementTimeoutMs: http.statementTimeoutMs,
+      get maxRows() {
+        return limits.http.maxRows;
+      },
+      get maxResponseBytes() {
+        return limits.http.maxResponseBytes;
+      },
+      get statementTimeoutMs() {
+        return limits.http.statementTimeoutMs;
+      },
       onDone: (tookMs, outcome) => parts.metrics.observeQuery(tookMs, outcome),
     },
     operation: {
@@ -113,6 +126,10 @@ export async function openHttp(config: Config, parts: HttpParts): Promise<HttpIn
     port: await listener.listen(),
     open: () => {
       isOpen = true;
+    },
+    reloadLimits: (next) => {
+      limits = next;
+      listener.limitsChanged();
     },
     stopAccepting: () => {
       isOpen = false;

@@ -31,6 +31,8 @@ export interface IdentityServices {
   readonly bearer: BearerAuthenticator;
   /** The issuer of the provider whose identities a user name of pgwire stands for: `oidc:<provider>`, or such a role's. */
   issuerOf(user: string): string | undefined;
+  /** Takes the providers of another configuration, their algorithms and the clock skew. */
+  reload(next: Config): void;
   /** Of every issuer that is asked for its keys, for /metrics. */
   jwksStatuses(): readonly JwksStatus[];
   close(): Promise<void>;
@@ -41,7 +43,7 @@ export function openIdentity(options: IdentityOptions): IdentityServices {
   const { deps, config, loginGuard, recordLogin } = options;
   const { log } = deps;
   const { cache } = deps.catalog;
-  const { jwks } = config.auth;
+  let { jwks } = config.auth;
   const store = new JwksStore({
     directory: join(config.server.dataDir, "jwks"),
     refreshMs: jwks.refreshMs,
@@ -75,7 +77,9 @@ export function openIdentity(options: IdentityOptions): IdentityServices {
     tokens: {
       providers: () => providers,
       findKey: (provider, header) => store.find(provider, header),
-      clockSkewMs: jwks.clockSkewMs,
+      get clockSkewMs() {
+        return jwks.clockSkewMs;
+      },
       claimNames: jwks.claims,
       resolve: createExternalIdentities(deps),
     },
@@ -88,6 +92,10 @@ export function openIdentity(options: IdentityOptions): IdentityServices {
         return user === everybody || user.startsWith(`${everybody}:`);
       })?.issuer,
     jwksStatuses: () => store.statuses(),
+    reload: (next) => {
+      jwks = next.auth.jwks;
+      readProviders();
+    },
     close: async () => {
       stopFollowing();
       clearInterval(reaper);

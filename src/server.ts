@@ -24,12 +24,14 @@ import { createExecutor } from "./exec/execute.ts";
 import { resultColumns } from "./exec/result-columns.ts";
 import { RoleDrift } from "./exec/role-drift.ts";
 import { RoleReaper } from "./exec/role-reaper.ts";
+import { LiveSettings } from "./live-settings.ts";
 import type { Log } from "./observe/log.ts";
 import { createMetrics } from "./observe/metrics.ts";
 import { type HttpInterface, openHttp } from "./open-http.ts";
 import { openIdentity } from "./open-identity.ts";
 import { openTlsFiles, type TlsFiles } from "./open-tls.ts";
 import { openUpstream, type Upstream } from "./open-upstream.ts";
+import type { ReloadPart } from "./reload.ts";
 import { CancelRegistry } from "./session/cancel-registry.ts";
 import { Listener } from "./session/listener.ts";
 import { SessionRegistry } from "./session/session-registry.ts";
@@ -69,8 +71,8 @@ export interface RunningServer {
   readonly isFirstStart: boolean;
   /** Resolves when the embedded PostgreSQL has ended for good without being asked to. */
   readonly upstreamEnded: Promise<void>;
-  /** Rereads the certificates. @throws when it cannot be used; the old one stays */
-  reloadTls(config: Config): void;
+  /** What takes another configuration while it runs, in the order in which they are to be given it. */
+  readonly reloadParts: readonly ReloadPart[];
   /** Lets transactions end within the configured time, then closes everything. A second call cuts them off. */
   close(): Promise<void>;
 }
@@ -146,6 +148,7 @@ async function listenOn(
 ): Promise<RunningServer> {
   const { catalog, adminPool, connect, isEmbedded } = administration;
   const { auth, server } = config;
+  const settings = new LiveSettings(config);
   await warnOfOldVersion(adminPool, log);
   const roleOptions = {
     isEmbedded,
@@ -163,8 +166,7 @@ async function listenOn(
     changes: catalog.changes,
     auditKey: deriveSecret(masterSecret, "audit chain"),
     auditLevel: config.audit.level,
-    maxFailedLogins: auth.maxFailedLogins,
-    lockoutDurationMs: auth.lockoutDurationMs,
+    lockoutLimits: settings.lockout(),
     sessions: {
       rows: () => sessionRows(registry),
       kill: (sessionId, killedBy) => registry.kill(sessionId, killedBy),
@@ -173,13 +175,7 @@ async function listenOn(
   });
   const { audit, lockout, sessionTable } = recorders;
   const registry = new SessionRegistry(
-    {
-      maxConnections: server.maxConnections,
-      maxConnectionsPerUser: auth.maxConnectionsPerUser,
-      tenantLimit: (tenantId) => catalog.cache.tenantLimit(tenantId),
-      idleTimeoutMs: auth.idleTimeoutMs,
-      absoluteTimeoutMs: auth.sessionAbsoluteTimeoutMs,
-    },
+    settings.sessions((tenantId) => catalog.cache.tenantLimit(tenantId)),
     { audit, onChange: () => sessionTable.touch() },
   );
   const transports = await chooseTransports();
@@ -204,7 +200,7 @@ async function listenOn(
   const pool = new UpstreamPool(
     (target) => drift.open(target, open),
     (connection, target) => claims.publish(connection, target),
-    config.upstream,
+    settings.pool(),
     log,
     (waitedMs) => metrics.observeQueue(waitedMs),
   );
@@ -231,8 +227,12 @@ async function listenOn(
     audit,
     log,
     authFunctions: { schema: auth.schema, claims: new Set(Object.keys(auth.jwks.claims)) },
-    minPasswordLength: auth.minPasswordLength,
-    scramIterations: auth.scramIterations,
+    get minPasswordLength() {
+      return settings.current.auth.minPasswordLength;
+    },
+    get scramIterations() {
+      return settings.current.auth.scramIterations;
+    },
     apiKeySaltSecret: deriveSecret(masterSecret, "API key salts"),
     areKeysPasswords: auth.apiKeys.pgwire,
   };
@@ -244,8 +244,7 @@ async function listenOn(
   const loginGuard = new LoginGuard({
     lockout,
     audit,
-    attemptsPerAddressPerMinute: auth.loginAttemptsPerIpPerMin,
-    attemptsPerUserPerMinute: auth.loginAttemptsPerUserPerMin,
+    limits: settings.logins(),
     onOutcome: (method, outcome) => metrics.countAuthentication(method, outcome),
   });
   const recordLogin = ({ principal, keyId }: Identity) => {
@@ -272,8 +271,12 @@ async function listenOn(
     {
       host: server.host,
       port: server.ports.pgwire,
-      maxConnections: server.maxConnections,
-      authenticationTimeoutMs: server.authenticationTimeoutMs,
+      get maxConnections() {
+        return settings.current.server.maxConnections;
+      },
+      get authenticationTimeoutMs() {
+        return settings.current.server.authenticationTimeoutMs;
+      },
       isTlsRequired: server.tls?.required ?? false,
       defaultDatabase: upstream.defaultDatabase,
       transports,
@@ -285,7 +288,12 @@ async function listenOn(
         prepareDatabase: prepareLogin(0),
         logins: {
           cache: catalog.cache,
-          mock: { secret: deriveSecret(masterSecret, "mock verifiers"), iterations: auth.scramIterations },
+          mock: {
+            secret: deriveSecret(masterSecret, "mock verifiers"),
+            get iterations() {
+              return settings.current.auth.scramIterations;
+            },
+          },
           areKeysPasswords: auth.apiKeys.pgwire,
         },
         columnsOf: resultColumns,
@@ -366,7 +374,24 @@ async function listenOn(
     defaultDatabase: upstream.defaultDatabase,
     ...first,
     upstreamEnded: endedUnasked(upstream.embedded, () => isClosing),
-    reloadTls: (next) => tls.reload(next.server.tls),
+    reloadParts: [
+      // Before the certificates: a server that is made for these takes its limits once.
+      {
+        name: "limits",
+        keys: ["server.", "upstream.", "auth.", "http."],
+        apply: (next) => {
+          settings.replace(next);
+          pool.settingsChanged();
+          http?.reloadLimits(next);
+        },
+      },
+      {
+        name: "certificate",
+        keys: ["server.tls."],
+        apply: (next) => tls.reload(next.server.tls),
+      },
+      { name: "providers of tokens", keys: ["auth.jwks."], apply: (next) => identities.reload(next) },
+    ],
     close: async () => {
       if (isClosing) {
         await registry.endAll(shutdown, "after_statement", 0);
@@ -376,7 +401,7 @@ async function listenOn(
       tls.close();
       listener.stopAccepting();
       http?.stopAccepting();
-      await registry.endAll(shutdown, "after_transaction", server.shutdownTimeoutMs);
+      await registry.endAll(shutdown, "after_transaction", settings.current.server.shutdownTimeoutMs);
       await http?.close(lastAnswersMs);
       pool.close();
       // What was cut off upstream must be told before this process is gone.

@@ -5,13 +5,18 @@ import type { Audit } from "../observe/audit.ts";
 import type { Identity, RefusalReason } from "./identity.ts";
 import { addressKey, FailureWindows } from "./login-limits.ts";
 
-export interface LoginGuardOptions {
-  readonly lockout: Pick<Lockout, "isLocked" | "recordFailure" | "recordSuccess">;
-  readonly audit: Audit;
+/** Read at each login. */
+export interface LoginLimits {
   /** Failures only; 0 is unlimited. */
   readonly attemptsPerAddressPerMinute: number;
   /** Failures only; 0 is unlimited. */
   readonly attemptsPerUserPerMinute: number;
+}
+
+export interface LoginGuardOptions {
+  readonly lockout: Pick<Lockout, "isLocked" | "recordFailure" | "recordSuccess">;
+  readonly audit: Audit;
+  readonly limits: LoginLimits;
   /** In milliseconds, from any fixed moment. */
   readonly clock?: () => number;
   /** Told of every login and token; what was refused is known by its kind only. */
@@ -29,8 +34,9 @@ export class LoginGuard {
 
   constructor(options: LoginGuardOptions) {
     this.#options = options;
-    this.#byAddress = new FailureWindows(options.attemptsPerAddressPerMinute, options.clock);
-    this.#byUser = new FailureWindows(options.attemptsPerUserPerMinute, options.clock);
+    const { limits, clock } = options;
+    this.#byAddress = new FailureWindows(() => limits.attemptsPerAddressPerMinute, clock);
+    this.#byUser = new FailureWindows(() => limits.attemptsPerUserPerMinute, clock);
   }
 
   /**

@@ -11,13 +11,13 @@ interface Window {
 
 /** Counts what happens under a key within windows of one minute each, which begin with the first count. */
 export class FailureWindows {
-  readonly #limit: number;
+  readonly #limit: () => number;
   readonly #clock: () => number;
   /** In the order in which they end. */
   readonly #windows = new Map<string, Window>();
 
-  /** @param limit 0 is unlimited */
-  constructor(limit: number, clock: () => number = () => performance.now()) {
+  /** @param limit asked each time; 0 is unlimited */
+  constructor(limit: () => number, clock: () => number = () => performance.now()) {
     this.#limit = limit;
     this.#clock = clock;
   }
@@ -27,18 +27,15 @@ export class FailureWindows {
   }
 
   isOver(key: string): boolean {
+    const limit = this.#limit();
     const window = this.#windows.get(key);
-    return (
-      this.#limit > 0 &&
-      window !== undefined &&
-      window.endsAtMs > this.#clock() &&
-      window.failures >= this.#limit
-    );
+    return limit > 0 && window !== undefined && window.endsAtMs > this.#clock() && window.failures >= limit;
   }
 
   /** @returns true when this one has reached the limit */
   add(key: string): boolean {
-    if (this.#limit === 0) return false;
+    const limit = this.#limit();
+    if (limit === 0) return false;
     const now = this.#clock();
     let window = this.#windows.get(key);
     if (window === undefined || window.endsAtMs <= now) {
@@ -48,7 +45,7 @@ export class FailureWindows {
       this.#windows.set(key, window);
     }
     window.failures += 1;
-    return window.failures === this.#limit;
+    return window.failures === limit;
   }
 
   // With no room left the window that ends first goes: whoever fills the table has to do so anew every minute.

@@ -11,13 +11,18 @@ import type { Queryable } from "./users.ts";
 /** Channel on which front-ends learn that a name was locked or freed. */
 export const lockoutChannel = "nodedb_lockout";
 
-export interface LockoutOptions {
-  readonly pool: Pool;
-  readonly changes: ChangeListener;
+/** Read at each failed login. */
+export interface LockoutLimits {
   /** Failures that lock a name; 0 is never. */
   readonly maxFailures: number;
   /** How long it stays locked, and after how long failures are forgotten. */
   readonly durationMs: number;
+}
+
+export interface LockoutOptions {
+  readonly pool: Pool;
+  readonly changes: ChangeListener;
+  readonly limits: LockoutLimits;
   readonly log: Log;
   /** Called once, by the front-end whose failure did it. */
   readonly onLocked: (name: string) => void;
@@ -63,7 +68,6 @@ export class Lockout {
 
   /** Reads what there is and begins to follow it. */
   async open(): Promise<void> {
-    if (this.#options.maxFailures === 0) return;
     await this.#options.changes.subscribe({
       channel: lockoutChannel,
       spacingMs: 50,
@@ -79,7 +83,7 @@ export class Lockout {
 
   /** Counts a failed login; those of a locked name change nothing, so that it does get free. */
   recordFailure(name: string): void {
-    const { maxFailures, durationMs } = this.#options;
+    const { maxFailures, durationMs } = this.#options.limits;
     if (maxFailures === 0 || Buffer.byteLength(name) > maxNameBytes || name.includes("\0")) return;
     if (this.isLocked(name)) return;
     const now = this.#clock();
@@ -176,8 +180,8 @@ export class Lockout {
         batch.map(({ name }) => name),
         batch.map(({ pending }) => pending),
         batch.map(({ count }) => now - count.lastFailedAtMs),
-        this.#options.maxFailures,
-        this.#options.durationMs,
+        this.#options.limits.maxFailures,
+        this.#options.limits.durationMs,
       ]);
       for (const { count, pending } of batch) count.pending -= pending;
       for (const row of result.rows) this.#take(row);
@@ -225,7 +229,7 @@ export class Lockout {
                AND coalesce(locked_until, '-infinity') < pg_catalog.now())
            OR name IN (SELECT f.name FROM nodedb.login_failure f
                         ORDER BY (f.locked_until IS NOT NULL) DESC, f.changed_at DESC OFFSET ${maxNames})`,
-      [this.#options.durationMs],
+      [this.#options.limits.durationMs],
     );
   }
 }

@@ -7,7 +7,7 @@ import type { Log } from "../observe/log.ts";
 import { AuditLog } from "./audit-log.ts";
 import type { ChangeListener } from "./change-listener.ts";
 import { createAdminPool } from "./connection.ts";
-import { Lockout } from "./lockout.ts";
+import { Lockout, type LockoutLimits } from "./lockout.ts";
 import { type SessionSource, SessionTable } from "./session-table.ts";
 
 export interface RecorderOptions {
@@ -17,8 +17,7 @@ export interface RecorderOptions {
   /** Derived from the master secret, for the audit chain. */
   readonly auditKey: Buffer;
   readonly auditLevel: AuditLevel;
-  readonly maxFailedLogins: number;
-  readonly lockoutDurationMs: number;
+  readonly lockoutLimits: LockoutLimits;
   readonly sessions: SessionSource;
   readonly log: Log;
 }
@@ -44,8 +43,7 @@ export async function openRecorders(options: RecorderOptions): Promise<Recorders
   const lockout = new Lockout({
     pool,
     changes,
-    maxFailures: options.maxFailedLogins,
-    durationMs: options.lockoutDurationMs,
+    limits: options.lockoutLimits,
     log,
     onLocked: (name) => {
       log.warn({ user: name }, "locked after failed logins");

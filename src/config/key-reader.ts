@@ -77,6 +77,11 @@ export class KeyReader {
     return Array.isArray(value) ? (value as readonly Readonly<Record<string, unknown>>[]) : [];
   }
 
+  /** What was read so far, by key; secrets among it. */
+  get values(): ReadonlyMap<string, ParsedValue | undefined> {
+    return this.#values;
+  }
+
   /** Notes a mistake at the place where the key was set. */
   blame(key: KeyName, message: string): void {
     const variable = this.#variable(key);

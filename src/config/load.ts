@@ -3,6 +3,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { builtInRoles } from "./built-in-roles.ts";
+import type { KeyValues } from "./changed-keys.ts";
 import type { Config, ConfigMistake, UpstreamTls } from "./config.ts";
 import { readJwtProviders } from "./jwt-providers.ts";
 import { KeyReader } from "./key-reader.ts";
@@ -28,7 +29,13 @@ export interface LoadOptions {
 }
 
 export type LoadOutcome =
-  | { readonly ok: true; readonly config: Config; readonly file: string | undefined }
+  | {
+      readonly ok: true;
+      readonly config: Config;
+      readonly file: string | undefined;
+      /** To tell which keys differ from another reading. */
+      readonly values: KeyValues;
+    }
   | { readonly ok: false; readonly mistakes: readonly ConfigMistake[] };
 
 const defaultClaims = configKeys.find((entry) => entry.key === "auth.jwks.claims")?.default;
@@ -126,7 +133,9 @@ export function loadConfig(options: LoadOptions): LoadOutcome {
   };
   // Only to refuse another mode: there is one.
   reader.choice("upstream.pool_mode");
-  return mistakes.length === 0 ? { ok: true, config, file } : { ok: false, mistakes: sortByPlace(mistakes) };
+  return mistakes.length === 0
+    ? { ok: true, config, file, values: reader.values }
+    : { ok: false, mistakes: sortByPlace(mistakes) };
 
   function checkUpstreamUrl(text: string | undefined): UpstreamAddress | undefined {
     if (text === undefined) {

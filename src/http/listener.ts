@@ -11,6 +11,7 @@ import {
 } from "node:tls";
 import type { Log } from "../observe/log.ts";
 
+/** The limits are read for each connection; `limitsChanged` gives them to the server that there is. */
 export interface HttpListenerOptions {
   readonly host: string;
   /** 0: any free port. */
@@ -64,15 +65,20 @@ export class HttpListener {
     return this.#certificates.get(socket);
   }
 
+  limitsChanged(): void {
+    if (this.#server === undefined) return;
+    const { maxConnections, headersTimeoutMs } = this.#options;
+    this.#server.maxConnections = maxConnections;
+    this.#server.headersTimeout = headersTimeoutMs;
+    this.#server.requestTimeout = Math.max(requestTimeoutMs, headersTimeoutMs);
+  }
+
   /** @param handler answers requests */
   makeServer(handler: Handler): Server {
-    const { headersTimeoutMs, maxConnections } = this.#options;
     const server = createServer(
       {
         maxHeaderSize: maxHeaderBytes,
         insecureHTTPParser: false,
-        headersTimeout: headersTimeoutMs,
-        requestTimeout: Math.max(requestTimeoutMs, headersTimeoutMs),
         keepAliveTimeout: keepAliveTimeoutMs,
         connectionsCheckingInterval: 1_000,
         noDelay: true,
@@ -81,11 +87,11 @@ export class HttpListener {
       },
       handler,
     );
-    server.maxConnections = maxConnections;
     server.on("clientError", (error: NodeJS.ErrnoException, socket) =>
       refuseMalformed(error, socket as Socket),
     );
     this.#server = server;
+    this.limitsChanged();
     if (this.#isTlsOffered) this.#offerTls(server);
     return server;
   }
@@ -164,7 +170,6 @@ export class HttpListener {
 
   // The connection's first byte tells; Node lets connections be injected into a server (http.Server, event 'connection').
   #offerTls(server: Server): void {
-    const { headersTimeoutMs } = this.#options;
     const listeners = server.listeners("connection");
     const serve = (socket: Socket) => {
       for (const listener of listeners) listener.call(server, socket);
@@ -172,7 +177,7 @@ export class HttpListener {
     this.#serve = serve;
     server.removeAllListeners("connection");
     server.on("connection", (socket: Socket) => {
-      const timer = setTimeout(() => socket.destroy(), headersTimeoutMs);
+      const timer = setTimeout(() => socket.destroy(), this.#options.headersTimeoutMs);
       const onError = () => socket.destroy();
       socket.on("error", onError);
       socket.once("close", () => clearTimeout(timer));

@@ -6,6 +6,7 @@ import { SqlError } from "../errors/sql-error.ts";
 import type { EndingMode, ManagedSession, SessionDirectory, SessionGate } from "../exec/sessions.ts";
 import type { Audit, AuditEntry } from "../observe/audit.ts";
 
+/** Read at each login and each sweep. */
 export interface SessionLimits {
   /** Sessions in this process; one more is refused with too_many_connections. */
   readonly maxConnections: number;
@@ -49,16 +50,13 @@ export class SessionRegistry implements SessionDirectory, SessionGate {
   readonly #sessions = new Map<ManagedSession, Watch>();
   readonly #byPrincipal = new Map<number, number>();
   readonly #byTenant = new Map<number, number>();
-  readonly #sweeper: NodeJS.Timeout | undefined;
+  readonly #sweeper: NodeJS.Timeout;
   #emptied: (() => void) | undefined;
 
   constructor(limits: SessionLimits, observer?: SessionObserver) {
     this.#limits = limits;
     this.#observer = observer;
-    if (limits.idleTimeoutMs > 0 || limits.absoluteTimeoutMs > 0) {
-      this.#sweeper = setInterval(() => this.#sweep(), sweepIntervalMs);
-      this.#sweeper.unref();
-    }
+    this.#sweeper = setInterval(() => this.#sweep(), sweepIntervalMs).unref();
   }
 
   get size(): number {
@@ -184,6 +182,7 @@ export class SessionRegistry implements SessionDirectory, SessionGate {
 
   #sweep(): void {
     const { idleTimeoutMs, absoluteTimeoutMs } = this.#limits;
+    if (idleTimeoutMs === 0 && absoluteTimeoutMs === 0) return;
     const now = Date.now();
     for (const [session, watch] of [...this.#sessions]) {
       if (absoluteTimeoutMs > 0 && now - session.connectedAtMs > absoluteTimeoutMs) {

@@ -41,6 +41,7 @@ export interface Ticket {
   cancel(error: SqlError): void;
 }
 
+/** Read at each use; `settingsChanged` applies them to what is there. */
 export interface PoolSettings {
   /** Connections per database and identity. */
   readonly poolSize: number;
@@ -184,6 +185,17 @@ export class UpstreamPool {
       group.generation += 1;
       for (const entry of [...group.idle]) this.#close(entry);
     }
+  }
+
+  /** Lets in who waits where there is more room, and closes what is idle beyond less. */
+  settingsChanged(): void {
+    const { poolSize, maxConnections } = this.#settings;
+    const groups = [...this.#groups.values()];
+    const oldestFirst = groups.flatMap((group) => group.idle).sort((a, b) => a.idleSinceMs - b.idleSinceMs);
+    for (const entry of oldestFirst) {
+      if (entry.group.count > poolSize || this.#count > maxConnections) this.#close(entry);
+    }
+    this.#serveQueue();
   }
 
   counts(): PoolCounts {

@@ -25,8 +25,7 @@ describe("of two front-ends that write when they are told to", () => {
     new Lockout({
       pool,
       changes: stack.catalog.changes,
-      maxFailures: 3,
-      durationMs: 600_000,
+      limits: { maxFailures: 3, durationMs: 600_000 },
       log: createLog({ level: "silent", format: "json" }),
       onLocked: (name) => locked.push(name),
       flushDelayMs: never,

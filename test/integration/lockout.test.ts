@@ -226,7 +226,10 @@ describe("login limits", () => {
 describe("failure windows", () => {
   test("end a minute after their first failure", () => {
     let now = 0;
-    const windows = new FailureWindows(2, () => now);
+    const windows = new FailureWindows(
+      () => 2,
+      () => now,
+    );
     expect([windows.add("a"), windows.isOver("a")]).toEqual([false, false]);
     now = 59_000;
     expect([windows.add("a"), windows.isOver("a"), windows.isOver("b")]).toEqual([true, true, false]);
@@ -236,7 +239,10 @@ describe("failure windows", () => {
 
   test("stay within their memory whatever is counted", () => {
     let now = 0;
-    const windows = new FailureWindows(2, () => now);
+    const windows = new FailureWindows(
+      () => 2,
+      () => now,
+    );
     for (let index = 0; index < 50_000; index += 1) windows.add(`key ${index}`);
     expect(windows.size).toBeLessThanOrEqual(20_000);
     now = 120_000;

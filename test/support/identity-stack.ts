@@ -29,8 +29,7 @@ export function openIdentityStack(stack: CatalogStack, dataDir: string, toml = "
     loginGuard: new LoginGuard({
       lockout: { isLocked: () => false, recordFailure: () => undefined, recordSuccess: () => undefined },
       audit: stack.deps.audit,
-      attemptsPerAddressPerMinute: 0,
-      attemptsPerUserPerMinute: 0,
+      limits: { attemptsPerAddressPerMinute: 0, attemptsPerUserPerMinute: 0 },
     }),
     recordLogin: ({ principal }) => stack.catalog.recordLogin(principal.id),
   });

@@ -11,6 +11,8 @@ const roots = [
   "main",
   "server",
   "check",
+  "reload",
+  "live-settings",
   "open-upstream",
   "open-identity",
   "open-http",
