@@ -78,6 +78,10 @@ BEGIN
              AND (v_session OPERATOR(pg_catalog.->>) 'db') OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text
              AND (v_session OPERATOR(pg_catalog.->>) 'exp')::pg_catalog.numeric
                  OPERATOR(pg_catalog.>) pg_catalog.extract('epoch', pg_catalog.transaction_timestamp())
+             -- By a socket there is no port, but one clock: what is from before the server's start is of another connection.
+             AND (pg_catalog.inet_client_port() IS NOT NULL
+                  OR (v_session OPERATOR(pg_catalog.->>) 'iat')::pg_catalog.numeric
+                     OPERATOR(pg_catalog.>) pg_catalog.extract('epoch', pg_catalog.pg_postmaster_start_time()))
              AND pg_catalog.jsonb_typeof(v_session OPERATOR(pg_catalog.->) 'claims') OPERATOR(pg_catalog.=) 'object'
           THEN
             RETURN v_session OPERATOR(pg_catalog.->) 'claims';

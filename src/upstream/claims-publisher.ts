@@ -3,7 +3,9 @@
  * for others, the same as plain settings. A client can set those too: they prove nothing.
  */
 
+import { SqlError } from "../errors/sql-error.ts";
 import {
+  type ClaimsBinding,
   type ClaimsKey,
   type ClaimsPeriod,
   deriveClaimsKey,
@@ -13,6 +15,7 @@ import {
 } from "./claims-envelope.ts";
 import { sessionSetting } from "./claims-functions.ts";
 import { callFunctions, encodeClientPortQuestion, encodeSetting } from "./function-calls.ts";
+import { SealedConnections } from "./sealed-connections.ts";
 import type { UpstreamConnection } from "./upstream-connection.ts";
 
 /** Whose claims, and where. */
@@ -50,22 +53,36 @@ const jwtClaimsSetting = "request.jwt.claims";
 export class ClaimsPublisher {
   readonly #options: ClaimsPublisherOptions;
   readonly #keys = new Map<string, ClaimsKey>();
+  readonly #sealed: SealedConnections;
 
   constructor(options: ClaimsPublisherOptions) {
     this.#options = options;
+    this.#sealed = new SealedConnections(options.lifetimeMs);
   }
 
   /**
    * Makes the connection carry these claims, and no others. It must wait for a command outside a transaction, and nobody else
    * may be using it.
    *
-   * @throws UpstreamError or SqlError; the connection is not to be used then
+   * @throws UpstreamError or SqlError; the connection is not to be used then: cannot_connect_now when PostgreSQL could take it for
+   *   an earlier one that had other claims
    */
   async publish(connection: UpstreamConnection, target: ClaimsTarget): Promise<void> {
     if (connection.clientPort === undefined) {
       // As PostgreSQL sees it: between it and us addresses may be translated.
       const [port] = await callFunctions(connection, [encodeClientPortQuestion()]);
       connection.clientPort = port === undefined || port === null ? null : Number(port);
+    }
+    const isNew = connection.claimsDueAtMs === 0;
+    if (
+      isNew &&
+      !this.#sealed.mayOpen(bindingOf(connection, target), JSON.stringify(target.claims), this.#now())
+    ) {
+      throw new SqlError(
+        "cannot_connect_now",
+        "this connection looks like an earlier one with other claims",
+        { severity: "FATAL", hint: "Connect again." },
+      );
     }
     const { calls, dueAtMs } = this.messagesFor(connection, target);
     await callFunctions(connection, calls);
@@ -78,15 +95,11 @@ export class ClaimsPublisher {
    * @throws SqlError when the claims cannot be sealed
    */
   messagesFor(connection: UpstreamConnection, target: ClaimsTarget): ClaimsMessages {
-    const { database, role, claims } = target;
+    const { database, claims } = target;
     const period = this.#periodFor(target.expiresAt);
-    const binding = {
-      processId: connection.processId,
-      clientPort: connection.clientPort ?? null,
-      sessionUser: role,
-      database,
-    };
+    const binding = bindingOf(connection, target);
     const envelope = sealClaims(this.#keyOf(database), binding, period, claims);
+    this.#sealed.note(binding, JSON.stringify(claims), period.issuedAtMs);
     const settings = plainSettings(claims, this.#options.prefix, hasUtf8(connection));
     return {
       calls: [
@@ -98,9 +111,13 @@ export class ClaimsPublisher {
   }
 
   #periodFor(expiresAt: Date | undefined): ClaimsPeriod {
-    const issuedAtMs = (this.#options.now ?? Date.now)();
+    const issuedAtMs = this.#now();
     const endsAtMs = expiresAt?.getTime() ?? Number.POSITIVE_INFINITY;
     return { issuedAtMs, expiresAtMs: Math.min(issuedAtMs + this.#options.lifetimeMs, endsAtMs) };
+  }
+
+  #now(): number {
+    return (this.#options.now ?? Date.now)();
   }
 
   #keyOf(database: string): ClaimsKey {
@@ -111,6 +128,11 @@ export class ClaimsPublisher {
     }
     return key;
   }
+}
+
+function bindingOf(connection: UpstreamConnection, { database, role }: ClaimsTarget): ClaimsBinding {
+  const { processId, clientPort = null } = connection;
+  return { processId, clientPort, sessionUser: role, database };
 }
 
 function hasUtf8(connection: UpstreamConnection): boolean {

@@ -11,7 +11,7 @@ export interface UpstreamConnection {
   readonly secretKey: Buffer;
   /** inet_client_port(); null on a unix socket, undefined until it was asked for. */
   clientPort: number | null | undefined;
-  /** From when on the claims that it carries should be sealed anew, in milliseconds since 1970. */
+  /** From when on the claims that it carries should be sealed anew, in milliseconds since 1970; 0 before the first. */
   claimsDueAtMs: number;
   /** The parameters as last reported by ParameterStatus; kept true by whoever reads the connection. */
   readonly parameters: Map<string, string>;
