@@ -11,7 +11,14 @@ import {
   makeClientAuthority,
 } from "../support/client-certificates.ts";
 import { isRunnable } from "../support/client-program.ts";
-import { bearerDoor, type Door, httpDoor, type Outcome, psqlDoor } from "../support/doors.ts";
+import {
+  bearerDoor,
+  type Door,
+  httpCertificateDoor,
+  httpDoor,
+  type Outcome,
+  psqlDoor,
+} from "../support/doors.ts";
 import { createKey, httpClient } from "../support/http.ts";
 import { type Issuer, type IssuerKey, makeKey, startIssuer } from "../support/issuer.ts";
 import { hasDebianPostgres } from "../support/postgres.ts";
@@ -38,6 +45,7 @@ const ways: readonly { readonly name: string; readonly person: Person; readonly 
   { name: "psql with a certificate", person: "carol", needsPsql: true },
   { name: "psql with an API key as the password", person: "etl", needsPsql: true },
   { name: "the PostgreSQL protocol with a JWT (OAUTHBEARER)", person: "ada", needsPsql: false },
+  { name: "HTTP with a certificate", person: "carol", needsPsql: false },
   { name: "HTTP with an API key", person: "etl", needsPsql: false },
   { name: "HTTP with a JWT", person: "ada", needsPsql: false },
 ];
@@ -120,6 +128,7 @@ claims = { plan = "app_metadata.plan" }
       psqlDoor(frontEnd, "carol", { certificate, serverCa: server.certPath }),
       psqlDoor(frontEnd, "etl", { password: key }),
       bearerDoor(frontEnd, "oidc:corp", token),
+      httpCertificateDoor(frontEnd, certificate, server.cert),
       httpDoor(frontEnd, key),
       httpDoor(frontEnd, token),
     ];
