@@ -66,7 +66,7 @@ export function createBearerAuthenticator(options: BearerOptions): BearerAuthent
         barrier === undefined ? await verify(token) : { ok: false, reason: barrier };
       const outcome: BearerOutcome = isOf(from.user, verified)
         ? verified
-        : { ok: false, reason: "token_of_another" };
+        : { ...providerOf(verified), ok: false, reason: "token_of_another" };
       if (!outcome.ok) {
         guard.recordBearerFailure(from.address, outcome.reason, outcome.provider);
         return outcome;
@@ -86,6 +86,10 @@ export function createBearerAuthenticator(options: BearerOptions): BearerAuthent
       return outcome;
     },
   };
+}
+
+function providerOf({ provider }: BearerOutcome): { readonly provider?: string } {
+  return provider === undefined ? {} : { provider };
 }
 
 /**

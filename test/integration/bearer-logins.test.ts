@@ -6,7 +6,6 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { decodeAuthentication } from "../../src/wire/backend-message-decoding.ts";
 import { encodeSaslInitialResponse, encodeSaslResponse } from "../../src/wire/frontend-message-encoding.ts";
 import { makeServerCertificate, type TestCertificate } from "../support/certificates.ts";
-import { type ClientAuthority, makeClientAuthority } from "../support/client-certificates.ts";
 import {
   describeMessages,
   errorOf,
@@ -16,7 +15,7 @@ import {
   startupMessage,
   startupPacket,
 } from "../support/raw-client.ts";
-import { openStage, passwordOf, type Stage } from "../support/stage.ts";
+import { openStage, type Stage } from "../support/stage.ts";
 
 const sslRequest = startupPacket((1234 << 16) | 5679);
 const scram = ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"];
@@ -24,13 +23,12 @@ const scram = ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"];
 const foreignKey = `ndb_aaaaaaaaaaaa_${"A".repeat(43)}`;
 
 let server: TestCertificate;
-let authority: ClientAuthority;
 let stage: Stage;
 let key: string;
 const clients: RawClient[] = [];
 
 beforeAll(async () => {
-  [server, authority] = await Promise.all([makeServerCertificate(), makeClientAuthority()]);
+  server = await makeServerCertificate();
   stage = await openStage({
     users: ["alice"],
     configuration: `[server]
@@ -38,7 +36,6 @@ host = "0.0.0.0"
 [server.tls]
 cert = "${server.certPath}"
 key = "${server.keyPath}"
-client_ca = "${authority.certPath}"
 [auth]
 login_attempts_per_ip_per_min = 0
 [auth.pgwire]
@@ -239,32 +236,5 @@ describe("one credential decides", () => {
     await offered(client, "oidc:corp");
     await client.send(encodeSaslInitialResponse("SCRAM-SHA-256", "n,,n=,r=abcdefgh"));
     expect(errorOf(await client.readToClose()).get("C")).toBe("08P01");
-  });
-
-  test("a certificate comes before a token, and one of another is not mended by it", async () => {
-    const { cert, key: certificateKey } = await authority.issue({ name: "CN=alice" });
-    const right = await encrypted({ cert, key: certificateKey });
-    await right.send(startupMessage({ user: "alice", database: "postgres" }));
-    expect(decodeAuthentication((await right.read()).body).type).toBe("AuthenticationOk");
-    const wrong = await encrypted({ cert, key: certificateKey });
-    await wrong.send(startupMessage({ user: "etl", database: "postgres" }));
-    await wrong.send(encodeSaslInitialResponse("OAUTHBEARER", withToken(key)));
-    const rest = await wrong.readToClose();
-    expect(describeMessages(rest)).toBe("E");
-    expect(errorOf(rest).get("M")).toBe('certificate authentication failed for user "etl"');
-  });
-
-  test("a certificate comes before a password and a key, right ones or wrong ones", async () => {
-    const { cert, key: certificateKey } = await authority.issue({ name: "CN=bob" });
-    for (const [user, password] of [
-      ["alice", passwordOf("alice")],
-      ["etl", key],
-    ] as const) {
-      const client = await encrypted({ cert, key: certificateKey });
-      await client.send(startupMessage({ user, database: "postgres" }));
-      const messages = await client.authenticate(password);
-      expect(describeMessages(messages)).toBe("E");
-      expect(errorOf(messages).get("C")).toBe("28000");
-    }
   });
 });
