@@ -19,7 +19,8 @@ export const maxClaimsBytes = 4_096;
  * @returns undefined when the token has no `id`, or when they are too large or hold what PostgreSQL has no text for
  */
 export function claimsOfToken(payload: TokenPayload, names: ClaimNames): Claims | undefined {
-  const claims: Record<string, JsonValue> = {};
+  // Without a prototype, so that `__proto__` is a name like others.
+  const claims: Record<string, JsonValue> = Object.create(null);
   // An address that nobody has verified is one that its bearer may have chosen.
   if (payload.email_verified === true && typeof payload.email === "string") claims.email = payload.email;
   for (const [name, claim] of Object.entries(names)) {
