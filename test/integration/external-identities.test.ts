@@ -283,6 +283,38 @@ for (const version of ["embedded", "debian"] as const) {
       await run(`DROP OIDC PROVIDER "${long}"`);
     });
 
+    test("a subject that is called as somebody else is nobody but itself", async () => {
+      await createProvider();
+      const subs = [
+        "somebody",
+        "root_user",
+        "analyst",
+        "superuser",
+        "readonly",
+        "postgres",
+        "pg_read_all_data",
+        "nodedb_readwrite",
+        "public",
+        "current_user",
+        "s\u043emebody",
+        "somebody ",
+        "SOMEBODY",
+        "caf\u00e9",
+        "cafe\u0301",
+        "oidc:main:aaaaaaaaaaaaaaaaaaaaaaaaaa",
+      ];
+      const roles = new Set<string>();
+      for (const sub of subs) {
+        const identity = await identities.identityOf(await issuer.sign(key, { sub }));
+        expect(identity).toMatchObject({ roles: ["readonly"], isSuperuser: false, claims: { id: sub } });
+        expect(identity.role).toMatch(/^oidc:main:[a-z2-7]{26}$/);
+        expect(await groupsOf(identity.role)).toEqual(await groupsOf([...roles][0] ?? identity.role));
+        roles.add(identity.role);
+      }
+      expect(roles.size).toBe(subs.length);
+      expect(recordOf("somebody")).toMatchObject({ kind: "user" });
+    });
+
     test("a refused token leaves everything as it was", async () => {
       await createProvider();
       const stranger = await makeKey("ES256", "k1");

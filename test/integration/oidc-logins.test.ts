@@ -137,6 +137,17 @@ describe("a token of the provider's", () => {
     await expectRefused(elsewhere.accessToken, "unknown_provider");
   });
 
+  test("is not read when it is longer than any, and nobody else notices", async () => {
+    const { accessToken } = await server.clientCredentials();
+    const long = `${accessToken}${"A".repeat(1_000_000)}`;
+    // The answer may be lost when the connection is closed while the rest is still on its way.
+    const answer = await ask(long, "SELECT 1").catch(() => undefined);
+    expect([431, undefined]).toContain(answer?.status);
+    const login = await logInWithToken(stage.frontEnd.port, "oidc:corp", long).catch(() => undefined);
+    expect(login?.ok ?? false).toBe(false);
+    expect((await ask(accessToken, "SELECT 1")).status).toBe(200);
+  });
+
   test("is refused when a letter of it is another", async () => {
     const { accessToken } = await server.clientCredentials();
     const [head = "", body = "", signature = ""] = accessToken.split(".");

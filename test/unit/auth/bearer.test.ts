@@ -29,6 +29,7 @@ const owner: PrincipalRecord = {
 const presented = { keyId: generateKeyId(), secret: generateKeySecret() };
 const token = formatApiKey(presented).reveal();
 const otherToken = formatApiKey({ keyId: presented.keyId, secret: generateKeySecret() }).reveal();
+const longToken = `e30.${Buffer.from(JSON.stringify({ iss: "i".repeat(20_000) })).toString("base64url")}.e30`;
 const key: ApiKeyRecord = {
   keyId: presented.keyId,
   name: "k",
@@ -131,6 +132,7 @@ describe("an API key as bearer", () => {
     ["that is a token of nobody we know", "e30.e30.e30", owner, key, "unacceptable_header"],
     ["of nothing", "", owner, key, "malformed_token"],
     ["as long as a book", "n".repeat(20_000), owner, key, "malformed_token"],
+    ["that could be read, and is as long as a book", longToken, owner, key, "malformed_token"],
     ["that is revoked", token, owner, { ...key, isRevoked: true }, "key_revoked"],
     ["that has expired", token, owner, { ...key, expiresAt: now }, "key_expired"],
     ["of nobody", token, { ...owner, id: 6 }, { ...key, ownerId: 6 }, "unknown_user"],
