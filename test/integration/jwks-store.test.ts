@@ -2,6 +2,8 @@
 
 import { createHash } from "node:crypto";
 import { chmod, mkdtemp, readdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { createServer } from "node:https";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { exportJWK } from "jose";
@@ -10,6 +12,7 @@ import type { JwksOptions } from "../../src/auth/jwks-source.ts";
 import { JwksStore } from "../../src/auth/jwks-store.ts";
 import type { TokenProvider } from "../../src/auth/token-provider.ts";
 import { createLog } from "../../src/observe/log.ts";
+import { makeServerCertificate } from "../support/certificates.ts";
 import { type Issuer, type IssuerKey, makeKey, startIssuer } from "../support/issuer.ts";
 import { until } from "../support/until.ts";
 
@@ -377,6 +380,22 @@ describe("an issuer that lies", () => {
       response.write(JSON.stringify({ keys: [one.publicJwk] }), () => response.destroy());
     };
     await refusedWith(providerOf());
+  });
+
+  test("has a certificate of nobody's, or speaks plainly where it should not", async () => {
+    const { cert, key } = await makeServerCertificate();
+    const secure = createServer({ cert, key }, (_request, response) =>
+      response.end(JSON.stringify({ keys: [one.publicJwk] })),
+    );
+    await new Promise<void>((resolve) => secure.listen(0, "127.0.0.1", resolve));
+    const { port } = secure.address() as AddressInfo;
+    try {
+      for (const url of [`https://localhost:${port}/jwks`, issuer.jwksUrl.replace("http:", "https:")]) {
+        await refusedWith(providerOf({ keys: { kind: "jwks", url } }));
+      }
+    } finally {
+      await new Promise((resolve) => secure.close(resolve));
+    }
   });
 
   test("sends its caller elsewhere", async () => {
