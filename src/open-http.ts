@@ -9,6 +9,7 @@ import { mayStay } from "./auth/live-session.ts";
 import type { LoginGuard } from "./auth/login-guard.ts";
 import type { Catalog } from "./catalog/catalog.ts";
 import type { Config } from "./config/config.ts";
+import type { DatabaseRelease } from "./exec/database-release.ts";
 import type { Executor } from "./exec/execute.ts";
 import type { SessionGate } from "./exec/sessions.ts";
 import { createApp } from "./http/app.ts";
@@ -30,6 +31,7 @@ export interface HttpParts {
   readonly tls: TlsFiles;
   readonly gate: SessionGate;
   readonly pool: UpstreamPool;
+  readonly databaseRelease: DatabaseRelease;
   readonly executor: Executor;
   readonly cancelUpstream: QueryServices["cancelUpstream"];
   readonly prepareDatabase: QueryServices["prepareDatabase"];

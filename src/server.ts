@@ -19,6 +19,7 @@ import type { EmbeddedPostgres } from "./embedded/embedded-postgres.ts";
 import { SqlError } from "./errors/sql-error.ts";
 import { type BootstrapResult, bootstrap } from "./exec/bootstrap.ts";
 import type { ExecutorDependencies } from "./exec/context.ts";
+import { DatabaseRelease } from "./exec/database-release.ts";
 import { createDatabasePreparer } from "./exec/databases.ts";
 import { createExecutor } from "./exec/execute.ts";
 import { resultColumns } from "./exec/result-columns.ts";
@@ -209,6 +210,7 @@ async function listenOn(
     pool: () => pool.counts(),
     keySets: () => identities.jwksStatuses(),
   });
+  const databaseRelease = new DatabaseRelease(pool, adminPool, log);
   const reaper = new RoleReaper({ catalog, adminConnection: upstream.admin, roleOptions, log });
   const deps: ExecutorDependencies = {
     catalog,
@@ -282,6 +284,7 @@ async function listenOn(
       transports,
       services: {
         pool,
+        databaseRelease,
         claims,
         cancels: new CancelRegistry(),
         executor,
@@ -328,6 +331,7 @@ async function listenOn(
       tls,
       gate: registry,
       pool,
+      databaseRelease,
       executor,
       cancelUpstream: cancelConnection,
       prepareDatabase: prepareLogin(requestDriftMs),

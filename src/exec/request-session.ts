@@ -5,6 +5,7 @@ import type { Log } from "../observe/log.ts";
 import type { Lease, Ticket, UpstreamPool } from "../upstream/pool.ts";
 import { QueryClient, type ResultLimits } from "../upstream/query-client.ts";
 import type { UpstreamConnection } from "../upstream/upstream-connection.ts";
+import type { DatabaseRelease } from "./database-release.ts";
 import type { Executor } from "./execute.ts";
 import { PairedTransaction } from "./paired-transaction.ts";
 import { RequestStatements } from "./request-statements.ts";
@@ -15,7 +16,8 @@ import { upstreamTargetOf } from "./upstream-target.ts";
 /** What the requests of a process share. */
 export interface RequestServices {
   readonly gate: SessionGate;
-  readonly pool: Pick<UpstreamPool, "acquire" | "freeDatabases">;
+  readonly pool: Pick<UpstreamPool, "acquire">;
+  readonly databaseRelease: DatabaseRelease;
   readonly executor: Executor;
   /** Never rejects. */
   readonly cancelUpstream: (connection: UpstreamConnection) => Promise<void>;
@@ -145,7 +147,7 @@ export class RequestSession implements ManagedSession {
   }
 
   #openStatements(lease: Lease, client: QueryClient, limits: ResultLimits): RequestStatements {
-    const { executor, pool, log } = this.#services;
+    const { executor, databaseRelease, log } = this.#services;
     const { identity, id, database, clientAddress } = this.profile;
     return new RequestStatements({
       client,
@@ -164,7 +166,7 @@ export class RequestSession implements ManagedSession {
         const error = this.#interruption ?? this.#ending;
         if (error !== undefined) throw error;
       },
-      freeDatabases: (names) => pool.freeDatabases(names),
+      freeDatabases: (names) => databaseRelease.request(identity.role, names),
     });
   }
 

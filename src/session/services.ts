@@ -5,6 +5,7 @@ import type { LiveCache } from "../auth/live-session.ts";
 import type { LoginGuard } from "../auth/login-guard.ts";
 import type { ScramLoginOptions } from "../auth/scram-login.ts";
 import type { Statement } from "../ddl/statement.ts";
+import type { DatabaseRelease } from "../exec/database-release.ts";
 import type { Executor } from "../exec/execute.ts";
 import type { Column } from "../exec/result.ts";
 import type { Audit } from "../observe/audit.ts";
@@ -27,6 +28,7 @@ export interface SessionServices {
   readonly columnsOf: (statement: Statement) => readonly Column[] | undefined;
   /** Never rejects. */
   readonly cancelUpstream: (connection: UpstreamConnection) => Promise<void>;
+  readonly databaseRelease: DatabaseRelease;
   readonly databaseExists: (name: string) => Promise<boolean>;
   /** Tokens as credentials; absent where the configuration has them off. */
   readonly bearer: BearerLogins | undefined;

@@ -200,7 +200,7 @@ export class Session implements ManagedSession {
     );
     const paired = new PairedTransaction(() => this.#services.executor.beginTransaction(lease.connection));
     interceptor.current = new StatementInterceptor(relay, runner, paired, this.#services.columnsOf, (names) =>
-      this.#services.pool.freeDatabases(names),
+      this.#services.databaseRelease.request(identity.role, names),
     );
     this.#interceptor = interceptor.current;
     return relay;

@@ -175,6 +175,12 @@ export class UpstreamPool {
     }
   }
 
+  /** Those of the names that there are connections to. */
+  databasesAmong(names: readonly string[]): string[] {
+    const databases = new Set([...this.#groups.values()].map(({ database }) => database));
+    return names.filter((name) => databases.delete(name));
+  }
+
   /**
    * Closes the idle connections to these databases now and the others when they come back: before a command that wants a
    * database to itself. PostgreSQL waits some seconds for connections that are just ending, and so nobody waits here.

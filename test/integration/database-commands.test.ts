@@ -25,6 +25,10 @@ async function idleIn(database: string): Promise<unknown> {
   return row?.n;
 }
 
+async function processesIn(database: string): Promise<unknown[]> {
+  return stage.past("SELECT pid FROM pg_stat_activity WHERE datname = $1", [database]);
+}
+
 async function databases(): Promise<unknown[]> {
   const rows = await stage.past("SELECT datname FROM pg_database WHERE datname LIKE 'sales%' ORDER BY 1");
   return rows.map(({ datname }) => datname);
@@ -73,4 +77,42 @@ test("sessions that are in use stay, and PostgreSQL waits for them as ever", asy
   expect((await user.query("SELECT 1 AS one")).rows).toEqual([{ one: 1 }]);
   await user.end();
   await stage.asAdmin("DROP DATABASE sales");
+});
+
+describe("a user that may not drop a database", () => {
+  const attacks = [
+    "DROP DATABASE sales",
+    "ALTER DATABASE sales RENAME TO mine",
+    "CREATE DATABASE mine TEMPLATE sales",
+  ];
+
+  test.each(["simple", "extended"])("closes nobody's connections by trying (%s)", async (protocol) => {
+    await stage.asAdmin("CREATE DATABASE sales");
+    await use("sales");
+    const before = await processesIn("sales");
+    const client = await openClient(stage.login("alice"));
+    for (let attempt = 0; attempt < 10; attempt += 1) {
+      for (const text of attacks) {
+        const answer = client.query(protocol === "simple" ? { text } : { name: `a${attempt}${text}`, text });
+        expect(await stateOf(answer)).toBe("42501");
+      }
+    }
+    await client.end();
+    expect(before).toHaveLength(1);
+    expect(await processesIn("sales")).toEqual(before);
+    await stage.asAdmin("DROP DATABASE sales");
+  });
+
+  test("may do it as a member of the owner's role, with that role set", async () => {
+    await stage.past("CREATE DATABASE team");
+    await stage.past("CREATE ROLE team_owner");
+    await stage.past("ALTER DATABASE team OWNER TO team_owner");
+    await stage.past("GRANT team_owner TO alice");
+    await use("team");
+    const client = await openClient(stage.login("alice"));
+    await client.query("SET ROLE team_owner");
+    await client.query("DROP DATABASE team");
+    await client.end();
+    expect(await stage.past("SELECT FROM pg_database WHERE datname = 'team'")).toEqual([]);
+  });
 });
