@@ -419,10 +419,11 @@ describe("parseStatement, costly statements", () => {
     ["dollar signs", `create user bob password $x$${"$x".repeat(200_000)}`, "syntax_error"],
     ["long lists with characters of two units", `drop user ${"'😀',".repeat(100_000)}`, "syntax_error"],
     ["repeated options", `create user bob ${"login ".repeat(100_000)}`, "syntax_error"],
-  ])("answers %s within a second", (_, sql, condition) => {
-    const start = performance.now();
+  ])("answers %s within a second of CPU time", (_, sql, condition) => {
+    const start = process.cpuUsage();
     expect(refusal(sql).condition).toBe(condition);
-    expect(performance.now() - start).toBeLessThan(1000);
+    const { user, system } = process.cpuUsage(start);
+    expect((user + system) / 1000).toBeLessThan(1000);
   });
 });
 
