@@ -35,6 +35,8 @@ async function start(more = ""): Promise<void> {
     dataDir,
     configuration: `[auth]
 login_attempts_per_ip_per_min = 0
+[metrics]
+public = true
 [[auth.jwks.providers]]
 name = "corp"
 issuer = "${server.issuer}"
@@ -55,6 +57,12 @@ const statusOf = async (bearer: string) => {
   return (await http.query(bearer, { sql: "SELECT 1" })).status;
 };
 const settled = (status: number) => until(async () => (await statusOf(token)) === status, 20_000);
+/** The one sample of a metric about the provider; undefined when there is none. */
+async function metric(name: string): Promise<number | undefined> {
+  const { text } = await httpClient(`http://127.0.0.1:${frontEnd.httpPort}`).get("/metrics");
+  const line = text.split("\n").find((sample) => sample.startsWith(`${name}{issuer="${server.issuer}"} `));
+  return line === undefined ? undefined : Number(line.split(" ").at(-1));
+}
 const copies = async () =>
   (await readdir(jwksDir()).catch(() => [])).filter((name) => name.endsWith(".json"));
 const copyPath = async () => join(jwksDir(), (await copies())[0] ?? "none");
@@ -100,8 +108,11 @@ describe("a provider that is away", () => {
   test("is missed after auth.jwks.max_stale, and taken at its word again when it is back", async () => {
     await restart('max_stale = "1s"');
     await settled(200);
+    expect(await metric("nodedb_jwks_failures")).toBe(0);
     await server.close();
     await settled(401);
+    expect(await metric("nodedb_jwks_age_seconds")).toBeGreaterThan(1);
+    expect(await metric("nodedb_jwks_failures")).toBeGreaterThan(0);
     expect(await statusOf(apiKey)).toBe(200);
     // A restart does not make the keys younger.
     await restart('max_stale = "1s"');
