@@ -12,7 +12,10 @@ let stage: Stage;
 const open: pg.Client[] = [];
 
 beforeAll(async () => {
-  stage = await openStage({ users: ["alice"] });
+  stage = await openStage({
+    users: ["alice"],
+    configuration: "[auth]\nlogin_attempts_per_ip_per_min = 0\nlogin_attempts_per_user_per_min = 0\n",
+  });
   await stage.past("CREATE DATABASE a");
   await stage.past("CREATE DATABASE b");
   for (const database of ["a", "b"]) {
@@ -219,46 +222,122 @@ test("the configuration takes the keys away, and leaves the passwords", async ()
   }
 });
 
-describe("foreign clients log in with a key", () => {
-  const python = findPythonWith("psycopg");
+test("keys, passwords and people in turn on connections that are used again: each is who it is", async () => {
+  const few = await openStage({ users: ["alice", "bob"], configuration: "[upstream]\npool_size = 1\n" });
+  try {
+    await few.asAdmin("CREATE TENANT acme ID 42");
+    await few.asAdmin("CREATE SERVICE ACCOUNT worker FOR DATABASE postgres ROLE readonly TENANT 42");
+    const make = async (name: string, clause: string) =>
+      String((await few.asAdmin(`CREATE API KEY ${name} ${clause}`)).rows[0].api_key);
+    const alices = [await make("a1", "FOR alice"), await make("a2", "FOR alice WITH DATABASES (postgres)")];
+    const ways = [
+      { user: "alice", password: passwordOf("alice"), method: "scram-sha-256", role: "readwrite", tenant: 1 },
+      { user: "alice", password: alices[0], method: "api-key", role: "readwrite", tenant: 1 },
+      {
+        user: "worker",
+        password: await make("w", "FOR worker"),
+        method: "api-key",
+        role: "readonly",
+        tenant: 42,
+      },
+      { user: "alice", password: alices[1], method: "api-key", role: "readwrite", tenant: 1 },
+      { user: "bob", password: passwordOf("bob"), method: "scram-sha-256", role: "readwrite", tenant: 1 },
+      {
+        user: "ci",
+        password: await make("ci", "ROLE readonly"),
+        method: "api-key",
+        role: "readonly",
+        tenant: 1,
+      },
+    ];
+    const backends = new Map<unknown, string>();
+    let reused = 0;
+    for (const { user, password, method, role, tenant } of [...ways, ...ways, ...ways.toReversed()]) {
+      const client = await openClient(few.login(user, { password }));
+      const [session] = (await client.query("SHOW SESSION")).rows;
+      const { rows } = await client.query(
+        `SELECT session_user AS u, current_user AS c, $auth.id AS id, $auth.role AS role, $auth.tenant_id AS tenant,
+           pg_backend_pid() AS pid, current_setting('app.mark', true) AS mark`,
+      );
+      await client.query(`SELECT set_config('app.mark', '${user}', false)`);
+      await client.end();
+      const { pid, mark, ...who } = rows[0];
+      expect([session.username, session.auth_method, session.roles]).toEqual([user, method, role]);
+      expect(who).toEqual({ u: user, c: user, id: user, role, tenant: String(tenant) });
+      expect(mark === null || mark === "").toBe(true);
+      reused += backends.has(pid) ? 1 : 0;
+      expect(backends.get(pid) ?? user).toBe(user);
+      backends.set(pid, user);
+    }
+    expect(reused).toBeGreaterThan(ways.length);
+  } finally {
+    await few.close();
+  }
+});
+
+describe("an account changes its key without downtime with", () => {
+  const print = "print(%s('SELECT current_user || $$ $$ || current_database()')%s)";
+  const psycopg = `import psycopg\n${print.replace("%s", "psycopg.connect('').execute").replace("%s", ".fetchone()[0]")}`;
+  const asyncpg = `import asyncio, asyncpg
+async def main(): ${print.replace("%s", "await (await asyncpg.connect()).fetchval").replace("%s", "")}
+asyncio.run(main())`;
   const driver = "/usr/share/java/postgresql.jar";
-  let environment: Record<string, string>;
+  const withPsycopg = findPythonWith("psycopg");
+  const withAsyncpg = findPythonWith("asyncpg");
+  const query = "SELECT current_user || ' ' || current_database()";
+  const clients: readonly [string, boolean, readonly string[]][] = [
+    ["psql", isRunnable("psql", "--version"), ["psql", "-AtXc", query]],
+    ["psycopg 3 (python3-psycopg)", withPsycopg !== undefined, [withPsycopg ?? "", "-c", psycopg]],
+    ["asyncpg (python3-asyncpg)", withAsyncpg !== undefined, [withAsyncpg ?? "", "-c", asyncpg]],
+    [
+      "JDBC (libpostgresql-jdbc-java, default-jdk-headless)",
+      isInstalled(driver) && isRunnable("javac", "-version"),
+      ["java", "-cp", driver, "test/clients/programs/jdbc/LogIn.java"],
+    ],
+  ];
+  /** What lets the client in at each step of a change, and what does not. */
+  let steps: readonly { readonly key: string; readonly isTaken: boolean }[];
 
   beforeAll(async () => {
-    const key = await makeKey("CREATE API KEY clients FOR etl");
-    await makeKey("CREATE API KEY clients2 FOR etl");
-    environment = {
-      PGHOST: stage.frontEnd.host,
-      PGPORT: String(stage.frontEnd.port),
-      PGDATABASE: "a",
-      PGUSER: "etl",
-      PGPASSWORD: key,
-      PGREQUIREAUTH: "scram-sha-256",
-    };
+    const old = await makeKey("CREATE API KEY clients FOR etl");
+    const beside = await makeKey("CREATE API KEY clients2 FOR etl");
+    const rotated = await makeKey("ALTER API KEY clients ROTATE OVERLAP '1 hour'");
+    const gone = await makeKey("CREATE API KEY clients3 FOR etl");
+    await stage.asAdmin("DROP API KEY clients3");
+    steps = [
+      { key: old, isTaken: true },
+      { key: beside, isTaken: true },
+      { key: rotated, isTaken: true },
+      { key: gone, isTaken: false },
+      { key: foreignKey, isTaken: false },
+    ];
   });
 
-  test.skipIf(!requireClient("psql", isRunnable("psql", "--version")))("psql", async () => {
-    const query = "SELECT current_user || ' ' || current_database()";
-    const { stdout, stderr } = await runProgram("psql", ["-AtXc", query], environment);
-    expect([stdout, stderr]).toEqual(["etl a\n", ""]);
-    const refused = await runProgram("psql", ["-AtXc", query], { ...environment, PGPASSWORD: foreignKey });
-    expect(refused.stderr).toContain('password authentication failed for user "etl"');
-    expect(refused.status).toBe(2);
-  });
+  for (const [name, isPresent, [program = "", ...args]] of clients) {
+    test.skipIf(!requireClient(name, isPresent))(name, async () => {
+      for (const { key, isTaken } of steps) {
+        const { stdout, stderr, status } = await runProgram(program, args, {
+          PATH: process.env.PATH,
+          PGHOST: stage.frontEnd.host,
+          PGPORT: String(stage.frontEnd.port),
+          PGDATABASE: "a",
+          PGUSER: "etl",
+          PGPASSWORD: key,
+          PGREQUIREAUTH: "scram-sha-256",
+        });
+        if (isTaken) expect([stdout, stderr]).toEqual(["etl a\n", ""]);
+        else {
+          expect([stdout, status === 0]).toEqual(["", false]);
+          expect(stderr).toContain('password authentication failed for user "etl"');
+        }
+      }
+    });
+  }
 
-  test.skipIf(!requireClient("psycopg 3 (python3-psycopg)", python !== undefined))("psycopg", async () => {
-    const program = "import psycopg\nprint(psycopg.connect('').execute('SELECT current_user').fetchone()[0])";
-    const { stdout, stderr } = await runProgram(python ?? "", ["-c", program], environment);
-    expect([stdout, stderr]).toEqual(["etl\n", ""]);
+  test("node-postgres", async () => {
+    for (const { key, isTaken } of steps) {
+      if (isTaken) expect(await sessionOf("etl", key, "a")).toMatchObject({ username: "etl" });
+      else expect(await refusalOf("etl", key, "a")).toEqual(wrong("etl"));
+    }
   });
-
-  const hasJdbc = isInstalled(driver) && isRunnable("javac", "-version");
-  test.skipIf(!requireClient("JDBC (libpostgresql-jdbc-java, default-jdk-headless)", hasJdbc))(
-    "JDBC",
-    async () => {
-      const source = "test/clients/programs/jdbc/LogIn.java";
-      const { stdout, stderr } = await runProgram("java", ["-cp", driver, source], environment);
-      expect([stdout, stderr]).toEqual(["etl\n", ""]);
-    },
-  );
 });
