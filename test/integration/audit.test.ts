@@ -180,6 +180,21 @@ describe.each(versions)("on %s PostgreSQL", (version) => {
         "0",
       ],
       [
+        "an insertion in the middle that moves the rest",
+        "UPDATE nodedb.audit_log SET seq = -1 - seq WHERE seq >= 7; UPDATE nodedb.audit_log SET seq = -seq WHERE seq < 0; INSERT INTO nodedb.audit_log SELECT 7, at, event, username, tenant_id, source, session_id, 'forged', hash FROM nodedb.audit_log WHERE seq = 6",
+        "7",
+      ],
+      [
+        "an insertion behind the end",
+        "INSERT INTO nodedb.audit_log SELECT seq + 1, at, event, username, tenant_id, source, session_id, 'forged', hash FROM nodedb.audit_log ORDER BY seq DESC LIMIT 1; UPDATE nodedb.audit_head SET seq = seq + 1",
+        "end",
+      ],
+      [
+        "an emptied log with a head that begins anew",
+        "DELETE FROM nodedb.audit_log; UPDATE nodedb.audit_head SET seq = 0, hash = decode(repeat('00', 32), 'hex')",
+        "1",
+      ],
+      [
         "swapped entries",
         "UPDATE nodedb.audit_log SET seq = -seq WHERE seq IN (11, 12); UPDATE nodedb.audit_log SET seq = 23 + seq WHERE seq < 0",
         "11",
@@ -203,10 +218,11 @@ describe.each(versions)("on %s PostgreSQL", (version) => {
       await stack.sql(
         "CREATE TABLE public.audit_copy AS TABLE nodedb.audit_log; CREATE TABLE public.head_copy AS TABLE nodedb.audit_head",
       );
+      const [{ next } = {}] = await stack.sql("SELECT (seq + 1)::text AS next FROM nodedb.audit_head");
       await tamper(sql);
       await expect(verify()).rejects.toMatchObject({
         sqlstate: "XX001",
-        message: `audit chain is broken at sequence number ${seq}`,
+        message: `audit chain is broken at sequence number ${seq === "end" ? String(next) : seq}`,
       });
     });
   });
