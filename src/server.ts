@@ -5,9 +5,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Pool } from "pg";
 import type { Identity } from "./auth/identity.ts";
-import { claimsNow, mayStay } from "./auth/live-session.ts";
 import { LoginGuard } from "./auth/login-guard.ts";
-import { loginRefusal } from "./auth/password.ts";
 import { type Catalog, openCatalog } from "./catalog/catalog.ts";
 import { connectAdmin, createAdminPool } from "./catalog/connection.ts";
 import { DatabaseNames } from "./catalog/database-names.ts";
@@ -30,6 +28,7 @@ import type { Log } from "./observe/log.ts";
 import { createMetrics } from "./observe/metrics.ts";
 import { type HttpInterface, openHttp } from "./open-http.ts";
 import { openIdentity } from "./open-identity.ts";
+import { openSessionWatch } from "./open-session-watch.ts";
 import { openTlsFiles, type TlsFiles } from "./open-tls.ts";
 import { openUpstream, type Upstream } from "./open-upstream.ts";
 import type { ReloadPart } from "./reload.ts";
@@ -46,7 +45,7 @@ import type { UpstreamConnection } from "./upstream/upstream-connection.ts";
 import { chooseTransports } from "./wire/choose-transport.ts";
 
 const catalogConnections = 4;
-/** How often it is looked for sessions whose user, key or token has expired. */
+/** How often all sessions are looked at for what no timer and no notification tells: revoked certificates, clocks that are set. */
 const expirySweepMs = 1_000;
 const upstreamLoginTimeoutMs = 10_000;
 
@@ -177,7 +176,11 @@ async function listenOn(
   const { audit, lockout, sessionTable } = recorders;
   const registry = new SessionRegistry(
     settings.sessions((tenantId) => catalog.cache.tenantLimit(tenantId)),
-    { audit, onChange: () => sessionTable.touch() },
+    {
+      audit,
+      onChange: () => sessionTable.touch(),
+      onAdmitted: (session) => sessionWatch.admitted(session),
+    },
   );
   const transports = await chooseTransports();
   const open = (target: UpstreamTarget) =>
@@ -255,7 +258,13 @@ async function listenOn(
   };
   const identities = openIdentity({ deps, config, loginGuard, recordLogin });
   const databaseNames = new DatabaseNames(recorders.pool, () => databases.forget());
-  const stopClosingRevoked = closeRevokedSessions(catalog, registry, pool, tls.isRevoked);
+  const sessionWatch = openSessionWatch({
+    cache: catalog.cache,
+    registry,
+    isRevoked: tls.isRevoked,
+    onGone: (principalId) => pool.closePrincipal(principalId),
+    sweepMs: expirySweepMs,
+  });
   const cancels = new Set<Promise<void>>();
   const executor = createExecutor(deps);
   /** @param maxAgeMs how long ago the identity's role may have been looked at */
@@ -355,7 +364,7 @@ async function listenOn(
     listener.stopAccepting();
     await http?.close(0);
     pool.close();
-    stopClosingRevoked();
+    sessionWatch.close();
     await reaper.close();
     await identities.close();
     await recorders.close();
@@ -410,7 +419,7 @@ async function listenOn(
       pool.close();
       // What was cut off upstream must be told before this process is gone.
       await Promise.all(cancels);
-      stopClosingRevoked();
+      sessionWatch.close();
       await reaper.close();
       await identities.close();
       await recorders.close();
@@ -440,41 +449,6 @@ function* sessionRows(registry: SessionRegistry): Generator<SessionRow> {
       expiresAtMs: identity.expiresAt?.getTime(),
     };
   }
-}
-
-/** Ends the sessions whose user, key, certificate or database has been taken away, or that have expired. */
-function closeRevokedSessions(
-  catalog: Catalog,
-  registry: SessionRegistry,
-  pool: UpstreamPool,
-  isRevoked: (certificateId: string) => boolean,
-): () => void {
-  const close = () => {
-    const now = new Date();
-    for (const id of registry.principalIds()) {
-      const record = catalog.cache.findById(id);
-      const isGone = record === undefined || loginRefusal(record, now) !== undefined;
-      if (isGone) pool.closePrincipal(id);
-      registry.closeSessionsOf(
-        id,
-        new SqlError("admin_shutdown", "terminating connection due to administrator command", {
-          severity: "FATAL",
-        }),
-        (session) => {
-          const { certificateId } = session.identity;
-          if (certificateId !== undefined && isRevoked(certificateId)) return false;
-          return mayStay(catalog.cache, session, now);
-        },
-      );
-      registry.renewClaims(id, (identity) => claimsNow(catalog.cache, identity));
-    }
-  };
-  const stopListening = catalog.cache.onChange(close);
-  const sweeper = setInterval(close, expirySweepMs).unref();
-  return () => {
-    stopListening();
-    clearInterval(sweeper);
-  };
 }
 
 async function endedUnasked(embedded: EmbeddedPostgres | undefined, isClosing: () => boolean): Promise<void> {

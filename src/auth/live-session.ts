@@ -19,16 +19,33 @@ export interface LiveSession {
  * certificate or token has expired, or when it has lost the database that it is in.
  */
 export function mayStay(cache: LiveCache, { identity, database }: LiveSession, now: Date): boolean {
-  const { keyId, principal, method, expiresAt } = identity;
-  // What the catalog holds may be prolonged; the lifetime of these two is their own.
-  const hasOwnLifetime = method === "certificate" || method === "jwt";
-  if (hasOwnLifetime && expiresAt !== undefined && expiresAt <= now) return false;
+  const { keyId, principal, expiresAt } = identity;
+  if (hasOwnLifetime(identity) && expiresAt !== undefined && expiresAt <= now) return false;
   const record = cache.findById(principal.id);
   if (record === undefined || loginRefusal(record, now) !== undefined) return false;
   const key = keyId === undefined ? undefined : cache.keysOf(record.id).find((own) => own.keyId === keyId);
   if (keyId !== undefined && (key === undefined || keyRefusal(key, now) !== undefined)) return false;
   const databases = effectiveDatabases(record.databases, key?.databases);
   return databases === undefined || databases.includes(database);
+}
+
+/** What the catalog holds may be prolonged; the lifetime of these two is their own. */
+function hasOwnLifetime({ method }: Identity): boolean {
+  return method === "certificate" || method === "jwt";
+}
+
+/** When `mayStay` begins to be false by the clock alone, as the catalog is now; undefined: never. */
+export function endsAt(cache: LiveCache, { identity }: Pick<LiveSession, "identity">): Date | undefined {
+  const { keyId, principal, expiresAt } = identity;
+  const key = keyId === undefined ? undefined : cache.keysOf(principal.id).find((own) => own.keyId === keyId);
+  const ends = [
+    cache.findById(principal.id)?.validUntil,
+    key?.expiresAt,
+    hasOwnLifetime(identity) ? expiresAt : undefined,
+  ];
+  return ends.reduce((one, other) =>
+    one === undefined || (other !== undefined && other < one) ? other : one,
+  );
 }
 
 /** The claims of a session's identity: its principal's as they are in the catalog; those of a token stay what they were. */

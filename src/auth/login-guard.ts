@@ -23,6 +23,13 @@ export interface LoginGuardOptions {
   readonly onOutcome?: (method: string, outcome: "accepted" | "refused") => void;
 }
 
+/**
+ * PostgreSQL has no longer names, so no user has one. Those that are invented are counted as one: a client may send 10 kB, and
+ * each would be remembered for a minute.
+ */
+const maxNameBytes = 63;
+const longNames = "";
+
 /** Pairs of key and address that are remembered as seen. */
 const maxSeenUses = 20_000;
 
@@ -44,7 +51,8 @@ export class LoginGuard {
    * name is locked: the right password is refused as a wrong one is.
    */
   refusalFor(user: string, address: string): "locked" | "too_many_failures" | undefined {
-    if (this.#byAddress.isOver(addressKey(address)) || this.#byUser.isOver(user)) return "too_many_failures";
+    if (this.#byAddress.isOver(addressKey(address)) || this.#byUser.isOver(nameKey(user)))
+      return "too_many_failures";
     return this.#options.lockout.isLocked(user) ? "locked" : undefined;
   }
 
@@ -56,7 +64,7 @@ export class LoginGuard {
     const { lockout, audit } = this.#options;
     audit.record({ event: "AuthFailure", username: user, source: address, detail: reason });
     const isAddressOver = this.#byAddress.add(addressKey(address));
-    const isUserOver = this.#byUser.add(user);
+    const isUserOver = this.#byUser.add(nameKey(user));
     if (isAddressOver || isUserOver) {
       audit.record({
         event: "AuthFailure",
@@ -174,4 +182,9 @@ export class LoginGuard {
     }
     return !isKnown;
   }
+}
+
+/** What a claimed name is counted under. */
+function nameKey(user: string): string {
+  return Buffer.byteLength(user) > maxNameBytes ? longNames : user;
 }

@@ -45,10 +45,6 @@ const maxDetailLength = 1_000;
 const maxNameLength = 128;
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-interface PendingEntry extends AuditEntry {
-  readonly at: Date;
-}
-
 interface AppendedEntry {
   readonly atMicros: string;
   readonly event: string;
@@ -61,7 +57,7 @@ interface AppendedEntry {
 
 export class AuditLog implements Audit {
   readonly #options: AuditLogOptions;
-  #pending: PendingEntry[] = [];
+  #pending: AppendedEntry[] = [];
   #lost = 0;
   #timer: NodeJS.Timeout | undefined;
   #headTimer: NodeJS.Timeout | undefined;
@@ -98,7 +94,8 @@ export class AuditLog implements Audit {
       this.#lost += 1;
       return;
     }
-    this.#pending.push({ ...entry, at: new Date() });
+    // Cut to its columns now and not when it is written: what clients claim to be called may be long, and wait long.
+    this.#pending.push(pendingEntry(entry));
     this.#flushLater(this.#options.flushDelayMs ?? defaultFlushDelayMs);
   }
 
@@ -163,11 +160,12 @@ export class AuditLog implements Audit {
       const fromOutbox = await this.#append(batch);
       this.#pending.splice(0, batch.length);
       if (this.#pending.length === 0 && this.#lost > 0) {
-        this.#pending.push({
-          event: "AdminAction",
-          detail: `${this.#lost} audit entries were lost while the catalog was not available`,
-          at: new Date(),
-        });
+        this.#pending.push(
+          pendingEntry({
+            event: "AdminAction",
+            detail: `${this.#lost} audit entries were lost while the catalog was not available`,
+          }),
+        );
         this.#lost = 0;
       }
       if (this.#pending.length === 0 && fromOutbox < entriesPerBatch) return;
@@ -175,7 +173,7 @@ export class AuditLog implements Audit {
   }
 
   /** @returns how many entries the outbox gave */
-  async #append(batch: readonly PendingEntry[]): Promise<number> {
+  async #append(batch: readonly AppendedEntry[]): Promise<number> {
     const client = await this.#options.pool.connect();
     let failure: Error | undefined;
     const ignore = () => undefined;
@@ -184,12 +182,7 @@ export class AuditLog implements Audit {
       await client.query("BEGIN");
       const head = await this.#lockHead(client);
       const outbox = await takeOutbox(client);
-      const collected = batch.map((entry) => ({
-        ...toColumns(entry),
-        event: entry.event,
-        atMicros: `${entry.at.getTime()}000`,
-      }));
-      const next = await this.#insert(client, head, [...outbox, ...collected]);
+      const next = await this.#insert(client, head, [...outbox, ...batch]);
       await client.query("COMMIT");
       this.#head = next;
       return outbox.length;
@@ -305,6 +298,10 @@ async function takeOutbox(client: PoolClient): Promise<AppendedEntry[]> {
     }));
 }
 
+function pendingEntry(entry: AuditEntry): AppendedEntry {
+  return { ...toColumns(entry), event: entry.event, atMicros: `${Date.now()}000` };
+}
+
 function toColumns(entry: AuditEntry): Omit<AppendedEntry, "atMicros" | "event"> {
   return {
     username: storable(entry.username, maxNameLength),
@@ -318,9 +315,9 @@ function toColumns(entry: AuditEntry): Omit<AppendedEntry, "atMicros" | "event">
 /** The text as PostgreSQL can hold it: names in refused logins are whatever the client sent. An API key in it is cut out. */
 function storable(text: string | undefined, maxLength: number): string | null {
   if (text === undefined) return null;
-  return text
-    .slice(0, maxLength)
+  // As bytes and back: a part of a string would keep all of it in memory, and half a surrogate pair is nothing to PostgreSQL.
+  return Buffer.from(text.slice(0, maxLength))
+    .toString()
     .replaceAll("\0", "")
-    .replaceAll(/\p{Surrogate}/gu, "\ufffd")
     .replaceAll(/ndb_[\w-]{12}_[\w-]*/g, "ndb_[secret]");
 }

@@ -24,6 +24,7 @@ export interface SessionLimits {
 export interface SessionObserver {
   readonly audit: Audit;
   readonly onChange: () => void;
+  readonly onAdmitted: (session: LiveSession) => void;
 }
 
 /** One session as SHOW SESSIONS prints it. */
@@ -87,6 +88,7 @@ export class SessionRegistry implements SessionDirectory, SessionGate {
     const now = Date.now();
     this.#sessions.set(session, { activity: -1, idleSinceMs: now, seenActivity: 0, lastActiveAtMs: now });
     this.#tell("SessionConnect", session);
+    this.#observer?.onAdmitted(session.profile);
   }
 
   remove(session: ManagedSession): void {

@@ -15,6 +15,7 @@ const roots = [
   "live-settings",
   "open-upstream",
   "open-identity",
+  "open-session-watch",
   "open-http",
   "open-tls",
   "version",
