@@ -18,6 +18,9 @@ import { translateErrors } from "./run-statement.ts";
 /** How often it is looked for what a crash, or a lock, has left; in ms. */
 const defaultIntervalMs = 10_000;
 
+/** How soon a name that could not be given up is tried again, in ms: until then nobody else can have it. */
+const retryMs = 500;
+
 /** How long a client waits for the roles that its COMMIT has dropped, in ms; the rest goes on without it. */
 const maxWaitMs = 5_000;
 
@@ -31,6 +34,8 @@ export type ReaperDependencies = Pick<
 export class RoleReaper {
   readonly #deps: ReaperDependencies;
   #ticker: NodeJS.Timeout | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  #isClosed = false;
   #run: Promise<void> = Promise.resolve();
   readonly #working = new Set<Promise<void>>();
   /** Names that could not be given up. */
@@ -79,15 +84,26 @@ export class RoleReaper {
         );
         if (oid !== undefined) await this.finish([oid]);
       } catch (error) {
-        if (backend !== undefined) this.#unreleased.push([name, backend]);
+        if (backend !== undefined) this.#tryAgain(name, backend);
         this.#deps.log.warn({ err: error, role: name }, "a reserved name could not be given up yet");
       }
     }
   }
 
+  #tryAgain(name: string, backend: ReservingBackend): void {
+    this.#unreleased.push([name, backend]);
+    if (this.#isClosed) return;
+    this.#retry ??= setTimeout(() => {
+      this.#retry = undefined;
+      void this.run();
+    }, retryMs);
+  }
+
   /** Stops looking, and waits for what is under way. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     clearInterval(this.#ticker);
+    clearTimeout(this.#retry);
     await this.#run;
     await Promise.all(this.#working);
   }
