@@ -54,8 +54,7 @@ export function createBearerAuthenticator(options: BearerOptions): BearerAuthent
   const now = options.now ?? (() => new Date());
   const verify = async (token: string): Promise<BearerOutcome> => {
     if (Buffer.byteLength(token) > maxTokenBytes) return { ok: false, reason: "malformed_token" };
-    // No key has a dot, and no token is without: neither is ever tried as the other.
-    return token.includes(".")
+    return methodOf(token) === "jwt"
       ? authenticateToken(options.tokens, token, now())
       : authenticateApiKey(cache, token, now());
   };
@@ -68,7 +67,10 @@ export function createBearerAuthenticator(options: BearerOptions): BearerAuthent
         ? verified
         : { ...providerOf(verified), ok: false, reason: "token_of_another" };
       if (!outcome.ok) {
-        guard.recordBearerFailure(from.address, outcome.reason, outcome.provider);
+        guard.recordBearerFailure(from.address, outcome.reason, {
+          method: methodOf(token),
+          provider: outcome.provider,
+        });
         return outcome;
       }
       const { identity } = outcome;
@@ -90,6 +92,11 @@ export function createBearerAuthenticator(options: BearerOptions): BearerAuthent
 
 function providerOf({ provider }: BearerOutcome): { readonly provider?: string } {
   return provider === undefined ? {} : { provider };
+}
+
+/** No key has a dot, and no token is without: neither is ever tried as the other. */
+function methodOf(token: string): "api-key" | "jwt" {
+  return token.includes(".") ? "jwt" : "api-key";
 }
 
 /**

@@ -2,7 +2,7 @@
 
 import type { Lockout } from "../catalog/lockout.ts";
 import type { Audit } from "../observe/audit.ts";
-import type { Identity, RefusalReason } from "./identity.ts";
+import type { AuthMethod, Identity, RefusalReason } from "./identity.ts";
 import { addressKey, FailureWindows } from "./login-limits.ts";
 
 /** Read at each login. */
@@ -19,8 +19,8 @@ export interface LoginGuardOptions {
   readonly limits: LoginLimits;
   /** In milliseconds, from any fixed moment. */
   readonly clock?: () => number;
-  /** Told of every login and token; what was refused is known by its kind only. */
-  readonly onOutcome?: (method: string, outcome: "accepted" | "refused") => void;
+  /** Told of every login and token. */
+  readonly onOutcome?: (method: AuthMethod, outcome: "accepted" | "refused") => void;
 }
 
 /**
@@ -84,9 +84,15 @@ export class LoginGuard {
   /**
    * Counts and audits a refused token. It locks no name: nobody can guess one, and whoever knows a key's id could lock its
    * owner out.
+   *
+   * @param token what it looked like, and the provider that it named where there is that one
    */
-  recordBearerFailure(address: string, reason: RefusalReason, provider?: string): void {
-    this.#options.onOutcome?.("bearer", "refused");
+  recordBearerFailure(
+    address: string,
+    reason: RefusalReason,
+    { method, provider }: { readonly method: "api-key" | "jwt"; readonly provider: string | undefined },
+  ): void {
+    this.#options.onOutcome?.(method, "refused");
     if (reason === "too_many_failures") return;
     const { audit } = this.#options;
     const detail = provider === undefined ? reason : `${reason}, OIDC provider ${JSON.stringify(provider)}`;

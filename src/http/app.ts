@@ -78,6 +78,10 @@ export function createApp(options: AppOptions): FastifyInstance {
     }
     if (options.isTlsRequired && !("encrypted" in request.raw.socket)) throw tlsRequired();
   });
+  app.addHook("onSend", async (_request, reply) => {
+    // Who keeps connections must not send another request on one that is closed after this answer.
+    if (!options.isOpen()) reply.header("connection", "close");
+  });
   addCors(app, options.corsOrigins);
   app.addHook("onResponse", async (request, reply) => {
     const route = request.routeOptions.url ?? "none";

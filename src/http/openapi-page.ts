@@ -106,7 +106,7 @@ function renderOperation(
   const answers = Object.entries(responses).map(([status, response]) => {
     const { description, headers = {} } =
       "$ref" in response ? (shared[nameOf(response.$ref)] ?? noResponse) : response;
-    const more = Object.keys(headers).map((name) => `, with <code>${escapeHtml(name)}</code>`);
+    const more = Object.keys(headers).map((name) => ` Has <code>${escapeHtml(name)}</code>.`);
     const name = status === "default" ? "other" : status;
     return `<tr><td>${escapeHtml(name)}<td>${escapeHtml(description)}${more.join("")}`;
   });
@@ -138,7 +138,7 @@ function renderSchema(schema: Schema): string {
   const inner = Object.values(schema.properties)
     .filter(({ properties }) => properties !== undefined)
     .map(renderSchema);
-  return `<table><tr><th>name<th>type<th>${rows.join("")}</table>${inner.join("")}`;
+  return `<table><tr><th>name (* required)<th>type<th>${rows.join("")}</table>${inner.join("")}`;
 }
 
 function typeOf(schema: Schema): string {

@@ -25,7 +25,7 @@ export interface MetricSources {
 }
 
 export interface Metrics {
-  /** A login or token. @param method one of `AuthMethod`, or what is known of a refused one */
+  /** A login or token. @param method `AuthMethod` */
   countAuthentication(method: string, outcome: "accepted" | "refused"): void;
   /** How long a session or request has waited for its upstream connection, in ms. */
   observeQueue(waitedMs: number): void;

@@ -1,9 +1,10 @@
-/** HTTP for those who run the program: health, metrics, documents, TLS, CORS, the end of the process. */
+/** HTTP for those who run the program: health, metrics, documents, TLS, CORS. */
 
 import { request as httpsRequest } from "node:https";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { makeServerCertificate } from "../support/certificates.ts";
 import { createKey, type HttpClient, httpClient } from "../support/http.ts";
+import { type Issuer, type IssuerKey, makeKey, startIssuer } from "../support/issuer.ts";
 import { openStage, runOnce, type Stage } from "../support/stage.ts";
 import { until } from "../support/until.ts";
 
@@ -11,17 +12,39 @@ let stage: Stage;
 let http: HttpClient;
 let key: string;
 let adminKey: string;
+let issuer: Issuer;
+let deadIssuer: Issuer;
+let signingKey: IssuerKey;
 
 beforeAll(async () => {
+  signingKey = await makeKey("ES256", "k1");
+  [issuer, deadIssuer] = await Promise.all([startIssuer([signingKey]), startIssuer([])]);
+  await deadIssuer.close();
   stage = await openStage({
-    configuration: '[http]\ncors_origins = "https://app.example.com, https://other.example.com:8443"\n',
+    configuration: `
+[http]
+cors_origins = "https://app.example.com, https://other.example.com:8443"
+
+[[auth.jwks.providers]]
+name = "living"
+issuer = "${issuer.issuer}"
+audience = "api"
+
+[[auth.jwks.providers]]
+name = "dead"
+issuer = "${deadIssuer.issuer}"
+audience = "api"
+`,
   });
   http = httpClient(`http://127.0.0.1:${stage.frontEnd.httpPort}`);
   key = await createKey(stage, "alice-key", "FOR alice");
   adminKey = await createKey(stage, "boss", "ROLE admin");
 });
 
-afterAll(() => stage?.close());
+afterAll(async () => {
+  await stage?.close();
+  await issuer?.close();
+});
 
 test("the port is named at the start, in ports.json and on the terminal", () => {
   expect(stage.frontEnd.output()).toMatch(
@@ -76,36 +99,73 @@ describe("/metrics", () => {
     const client = await stage.connect("alice");
     await http.query(key, { sql: "SELECT 1" });
     await http.query(key, { sql: "SELECT 1/0" });
-    await http.post("/v1/query", { sql: "SELECT 1" }, { token: "wrong" });
+    await http.query("wrong", { sql: "SELECT 1" });
+    await http.query(await issuer.sign(signingKey, { sub: "somebody" }), { sql: "SELECT 1" });
+    await http.query(await issuer.sign(signingKey, { sub: "somebody", exp: 1 }), { sql: "SELECT 1" });
+    await expect(stage.connect("alice", { password: "not hers" })).rejects.toThrow();
     await http.get("/no/such/place");
     const { text, headers, status } = await http.get("/metrics", { token: adminKey });
     expect(status).toBe(200);
     expect(headers.get("content-type")).toContain("text/plain");
-    const value = (metric: string) =>
-      Number(
-        text
-          .split("\n")
-          .find((line) => line.startsWith(`${metric} `))
-          ?.slice(metric.length + 1) ?? Number.NaN,
-      );
+    const value = (metric: string) => measured(text, metric);
     expect(value('nodedb_sessions{protocol="pgwire",state="idle"}')).toBe(1);
     expect(value('nodedb_upstream_connections{state="in use"}')).toBeGreaterThanOrEqual(1);
     expect(value("nodedb_upstream_waiting")).toBe(0);
     expect(value("nodedb_upstream_queue_seconds_count")).toBeGreaterThanOrEqual(3);
-    expect(value('nodedb_http_query_seconds_count{outcome="ok"}')).toBe(1);
+    expect(value('nodedb_http_query_seconds_count{outcome="ok"}')).toBe(2);
     expect(value('nodedb_http_query_seconds_count{outcome="error"}')).toBe(1);
     expect(value('nodedb_authentications_total{method="api-key",outcome="accepted"}')).toBeGreaterThanOrEqual(
       3,
     );
-    expect(value('nodedb_authentications_total{method="bearer",outcome="refused"}')).toBe(1);
+    for (const [method, outcome] of [
+      ["api-key", "refused"],
+      ["jwt", "accepted"],
+      ["jwt", "refused"],
+      ["scram-sha-256", "refused"],
+    ]) {
+      const metric = `nodedb_authentications_total{method="${method}",outcome="${outcome}"}`;
+      expect(value(metric), metric).toBe(1);
+    }
     expect(
       value('nodedb_authentications_total{method="scram-sha-256",outcome="accepted"}'),
     ).toBeGreaterThanOrEqual(1);
-    expect(value('nodedb_http_request_seconds_count{route="/v1/query",method="POST",status="200"}')).toBe(1);
+    expect(value('nodedb_http_request_seconds_count{route="/v1/query",method="POST",status="200"}')).toBe(2);
     expect(value('nodedb_http_request_seconds_count{route="none",method="GET",status="404"}')).toBe(1);
     expect(text).not.toContain("no/such/place");
     expect(text).toContain("process_cpu_seconds_total");
     await client.end();
+  });
+
+  test("say how old the keys of each issuer are, and where they cannot be had", async () => {
+    await http.query(await issuer.sign(signingKey, { sub: "somebody" }), { sql: "SELECT 1" });
+    const { text } = await http.get("/metrics", { token: adminKey });
+    const age = measured(text, `nodedb_jwks_age_seconds{issuer="${issuer.issuer}"}`);
+    expect(age).toBeGreaterThan(0);
+    expect(age).toBeLessThan(300);
+    expect(measured(text, `nodedb_jwks_failures{issuer="${issuer.issuer}"}`)).toBe(0);
+    expect(text).not.toContain(`nodedb_jwks_age_seconds{issuer="${deadIssuer.issuer}"}`);
+    expect(measured(text, `nodedb_jwks_failures{issuer="${deadIssuer.issuer}"}`)).toBeGreaterThan(0);
+  });
+
+  test("have no label that a client can choose, and name nobody", async () => {
+    const client = await stage.connect("alice");
+    const token = await issuer.sign(signingKey, { sub: "zz-subject" });
+    await http.query(token, { sql: "SELECT 'zz-value'" }, { headers: { "x-request-id": "zz-request" } });
+    for (const method of ["GET", "PUT", "DELETE", "PROPFIND"])
+      await http.get("/v1/query/zz-path", { method });
+    await http.query(key, { sql: "SELECT 1", database: "zz-database" });
+    const { text } = await http.get("/metrics", { token: adminKey });
+    await client.end();
+    for (const word of ["zz-", "alice", "somebody", "living", "postgres", "127.0.0.1:", key.slice(0, 12)]) {
+      const lines = text.split("\n").filter((line) => /^nodedb_(?!jwks)/.test(line));
+      expect(lines.length).toBeGreaterThan(50);
+      expect(lines.filter((line) => line.slice(line.indexOf("{")).includes(word))).toEqual([]);
+    }
+    const labels = new Set([...text.matchAll(/^nodedb_\w+\{([^}]*)\}/gm)].map(([, all = ""]) => all));
+    const names = [...labels].flatMap((all) => [...all.matchAll(/(\w+)=/g)].map(([, name]) => name));
+    expect([...new Set(names)].toSorted()).toEqual(
+      ["issuer", "le", "method", "outcome", "protocol", "route", "state", "status"].toSorted(),
+    );
   });
 });
 
@@ -144,6 +204,18 @@ describe("CORS", () => {
     }
   });
 
+  test("lets scripts read refusals, and tells caches what an answer depends on", async () => {
+    const { status, headers } = await http.post(
+      "/v1/query",
+      { sql: "SELECT 1" },
+      { headers: { origin: "https://app.example.com" } },
+    );
+    expect([status, headers.get("access-control-allow-origin")]).toEqual([401, "https://app.example.com"]);
+    expect(headers.get("access-control-expose-headers")).toContain("www-authenticate");
+    // Also without an origin, or a cache could give this answer to a script.
+    expect((await http.get("/healthz")).headers.get("vary")).toBe("origin");
+  });
+
   test("answers a preflight without a credential", async () => {
     const preflight = (origin: string) =>
       http.get("/v1/query", {
@@ -162,6 +234,27 @@ describe("CORS", () => {
       (await preflight("https://evil.example.com")).headers.get("access-control-allow-methods"),
     ).toBeNull();
   });
+});
+
+test("CORS for all origins is a wildcard, and never with credentials", async () => {
+  const open = await openStage({ configuration: '[http]\ncors_origins = "*"\n', users: [] });
+  try {
+    const client = httpClient(`http://127.0.0.1:${open.frontEnd.httpPort}`);
+    for (const [method, more] of [
+      ["GET", {}],
+      ["OPTIONS", { "access-control-request-method": "POST" }],
+    ] as const) {
+      const { headers } = await client.get("/v1/query", {
+        method,
+        headers: { origin: "https://any.example.com", ...more },
+      });
+      expect(headers.get("access-control-allow-origin")).toBe("*");
+      expect(headers.get("access-control-allow-credentials")).toBeNull();
+      expect(headers.get("vary")).toBeNull();
+    }
+  } finally {
+    await open.close();
+  }
 });
 
 describe("TLS", () => {
@@ -191,22 +284,6 @@ test("HTTP can be switched off", async () => {
     expect(quiet.frontEnd.output()).not.toMatch(/^http /m);
   } finally {
     await quiet.close();
-  }
-});
-
-test("at the end requests that run are answered, and new ones are not taken", async () => {
-  const ending = await openStage();
-  try {
-    const client = httpClient(`http://127.0.0.1:${ending.frontEnd.httpPort}`);
-    const token = await createKey(ending, "alice-key", "FOR alice");
-    const asked = client.query(token, { sql: "SELECT pg_sleep(1.5), 'whole' AS answer" });
-    await until(async () => (await ending.running("alice")).some(({ state }) => state === "active"));
-    ending.frontEnd.signal("SIGTERM");
-    await until(async () => (await client.get("/healthz").catch(() => undefined)) === undefined);
-    expect((await asked).body.rows[0].answer).toBe("whole");
-    expect(await ending.frontEnd.exited).toBe(0);
-  } finally {
-    await ending.close();
   }
 });
 
@@ -257,4 +334,9 @@ function secure(
     asked.on("error", reject);
     asked.end(JSON.stringify(body));
   });
+}
+
+function measured(page: string, metric: string): number {
+  const line = page.split("\n").find((each) => each.startsWith(`${metric} `));
+  return Number(line?.slice(metric.length + 1) ?? Number.NaN);
 }
