@@ -96,6 +96,18 @@ export function policiesQuery(table: TableName | undefined): string {
            ORDER BY p.polname`;
 }
 
+/** The query for partitions and children of a table that have no row-level security: who reads those directly is asked by no policy. */
+export function openChildrenQuery(table: TableName): string {
+  return `WITH RECURSIVE below (oid) AS (
+            SELECT i.inhrelid FROM pg_catalog.pg_inherits i
+             WHERE i.inhparent = pg_catalog.to_regclass(${escapeLiteral(quoteTable(table))}::pg_catalog.text)::pg_catalog.oid
+             UNION
+            SELECT i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid)
+          SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+            FROM below b JOIN pg_catalog.pg_class c ON c.oid = b.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+           WHERE NOT c.relrowsecurity ORDER BY 1`;
+}
+
 const types = { r: "READ", "*": "ALL", a: "INSERT", w: "UPDATE", d: "DELETE" } as const;
 
 function typeOf(command: string | null | undefined): RlsPolicy["type"] {

@@ -17,6 +17,7 @@ import {
   createPolicyPieces,
   dropPolicySql,
   maxWritePolicyNameBytes,
+  openChildrenQuery,
   policiesQuery,
   type RlsPolicy,
   readPolicies,
@@ -132,7 +133,10 @@ async function createPolicy(
     }
     return undefined;
   });
-  return { tag: "CREATE RLS POLICY", notices: [] };
+  const open = (await connection.query(openChildrenQuery(target))).map(([child]) => child);
+  if (open.length === 0) return { tag: "CREATE RLS POLICY", notices: [] };
+  const notice = `row-level security of "${target.name}" is not asked for what is read from its partitions and children directly: ALTER TABLE … ENABLE ROW LEVEL SECURITY closes ${open.join(", ")}`;
+  return { tag: "CREATE RLS POLICY", notices: [notice] };
 }
 
 async function dropPolicy(

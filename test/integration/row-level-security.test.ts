@@ -211,7 +211,7 @@ claims = { plan = "app_metadata.plan", issuer = "iss" }
 
     it("changes and deletes its own rows, and no others, with whatever it writes being its own", async () => {
       const run = door(name);
-      const others = "SELECT user_id, n FROM by_id WHERE user_id IS DISTINCT FROM '" + id + "' ORDER BY 1";
+      const others = `SELECT user_id, n FROM by_id WHERE user_id IS DISTINCT FROM '${id}' ORDER BY 1`;
       const before = await stage.past(others);
       expect(before).toHaveLength(5);
       const mine = `('${id}', ${tenant}, 100)`;
