@@ -499,13 +499,14 @@ describe("parseStatement, refusals", () => {
     );
   });
 
-  it("answers predicates and mappings that nest or go on for long within a second", () => {
-    const start = performance.now();
+  it("answers predicates and mappings that nest or go on for long within a second of CPU time", () => {
+    const start = process.cpuUsage();
     const deep = "(".repeat(200_000);
     expect(refusal(`create rls policy p on t for all using (${deep}`).condition).toBe("syntax_error");
     const long = `create rls policy p on t for all using (${"'a',".repeat(100_000)}1)`;
     expect(parseStatement(long)).toMatchObject({ kind: "create_rls_policy" });
-    expect(performance.now() - start).toBeLessThan(1000);
+    const { user, system } = process.cpuUsage(start);
+    expect((user + system) / 1000).toBeLessThan(1000);
   });
 });
 
