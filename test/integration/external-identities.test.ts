@@ -5,8 +5,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { mayStay } from "../../src/auth/live-session.ts";
+import { providersOf } from "../../src/auth/token-provider.ts";
 import type { PrincipalRecord } from "../../src/catalog/users.ts";
 import { SqlError } from "../../src/errors/sql-error.ts";
+import { createExternalIdentities } from "../../src/exec/external-identity.ts";
 import { reapExternalIdentities } from "../../src/exec/external-identity-reaper.ts";
 import type { StatementResult } from "../../src/exec/result.ts";
 import { type CatalogStack, makeMasterSecret, openCatalogStack } from "../support/catalog-stack.ts";
@@ -281,6 +283,62 @@ for (const version of ["embedded", "debian"] as const) {
         expect(await stack.sql("SELECT FROM pg_roles WHERE rolname = $1", [role])).toHaveLength(1);
       }
       await run(`DROP OIDC PROVIDER "${long}"`);
+    });
+
+    test("providers whose names begin alike have users of their own", async () => {
+      const long = "p".repeat(62);
+      const sub = newSubject();
+      const roles = new Set<string>();
+      for (const end of ["a", "b"]) {
+        await run(
+          `CREATE OIDC PROVIDER "${long}${end}" WITH (issuer = '${issuer.issuer}', jwks_url = '${issuer.jwksUrl}', audience = '${end}')`,
+        );
+        roles.add((await identities.identityOf(await issuer.sign(key, { sub, aud: end }))).role);
+        await run(`DROP OIDC PROVIDER "${long}${end}"`);
+      }
+      expect(roles.size).toBe(2);
+    });
+
+    test("no rule gives superuser or another tenant's role, whatever the catalog has come to say", async () => {
+      await run("CREATE ROLE boss INHERIT readonly");
+      await createProvider(mapping(rule("sub", "*", "add_roles = ['boss', 'readwrite']")));
+      const login = async () => identities.identityOf(await issuer.sign(key, { sub: newSubject() }));
+      expect(await login()).toMatchObject({ roles: ["boss", "readwrite"] });
+      await stack.sql("UPDATE nodedb.role SET tenant_id = 42 WHERE name = 'boss'");
+      expect(await login()).toMatchObject({ roles: ["readwrite"] });
+      // No statement stores this.
+      await stack.sql(
+        `UPDATE nodedb.oidc_provider SET claim_mapping = replace(claim_mapping::text, '"boss"', '"superuser"')::jsonb WHERE name = 'main'`,
+      );
+      await run("ALTER OIDC PROVIDER main SET (audience = 'api')");
+      expect(await login()).toMatchObject({ roles: ["readwrite"], isSuperuser: false });
+    });
+
+    test("a provider that is dropped while a token of it is checked vouches for nobody", async () => {
+      await createProvider();
+      const [provider] = providersOf(stack.catalog.cache.providers(), [], ["ES256"]);
+      if (provider === undefined) expect.fail("no provider");
+      const resolve = createExternalIdentities(stack.deps);
+      const access = { defaultDatabase: undefined, databases: [], roles: ["readonly"] };
+      await run("ALTER OIDC PROVIDER main SET (tenant = 42)");
+      expect(await resolve({ provider, subject: newSubject(), access })).toBeUndefined();
+      await run("DROP OIDC PROVIDER main");
+      const before = await stack.snapshot();
+      expect(await resolve({ provider, subject: newSubject(), access })).toBeUndefined();
+      expect(await stack.snapshot()).toBe(before);
+    });
+
+    test("nothing is granted to one that may not log in", async () => {
+      await createProvider(mapping(rule("groups", "ops", "add_roles = ['admin']")));
+      const sub = newSubject();
+      const { role } = await identities.identityOf(await issuer.sign(key, { sub }));
+      await run(`ALTER USER "${role}" NOLOGIN`);
+      const before = await stack.snapshot();
+      expect(await identities.present(await issuer.sign(key, { sub, groups: ["ops"] }))).toMatchObject({
+        ok: false,
+        reason: "login_disabled",
+      });
+      expect(await stack.snapshot()).toBe(before);
     });
 
     test("a subject that is called as somebody else is nobody but itself", async () => {
