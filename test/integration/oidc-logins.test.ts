@@ -10,7 +10,7 @@ import {
 import { logInWithToken } from "../support/bearer-client.ts";
 import { type Answer, type HttpClient, httpClient } from "../support/http.ts";
 import { type IssuerKey, makeKey } from "../support/issuer.ts";
-import { rowsOf } from "../support/raw-client.ts";
+import { errorOf, rowsOf } from "../support/raw-client.ts";
 import { openStage, type Stage } from "../support/stage.ts";
 import { until } from "../support/until.ts";
 
@@ -127,6 +127,15 @@ describe("a token of the provider's", () => {
     }
   });
 
+  test("is what a client without a good one is told how to get", async () => {
+    const login = await logInWithToken(stage.frontEnd.port, "oidc:corp", "no.good.token");
+    expect(login.ok ? "logged in" : login.json).toEqual({
+      status: "invalid_token",
+      scope: "openid",
+      "openid-configuration": `${server.issuer}/.well-known/openid-configuration`,
+    });
+  });
+
   test("is refused when it is for somebody else: the identity token, and one for no resource", async () => {
     const { idToken = "" } = await server.logIn("erika");
     await expectRefused(idToken, "unknown_provider");
@@ -212,4 +221,14 @@ describe("keys of the provider's", () => {
     expect(decodeProtectedHeader(accessToken).alg).toBe(alg);
     await settled(accessToken, 200);
   });
+});
+
+test("a provider that is dropped takes its sessions and requests with it", async () => {
+  const { accessToken } = await server.logIn("otto");
+  await until(async () => (await ask(accessToken, "SELECT 1")).status === 200);
+  const login = await logInWithToken(stage.frontEnd.port, "oidc:corp", accessToken);
+  if (!login.ok) expect.fail(JSON.stringify([...login.error]));
+  await stage.asAdmin("DROP OIDC PROVIDER corp");
+  expect(errorOf(await login.client.readToClose()).get("C")).toBe("57P01");
+  await expectRefused(accessToken, "unknown_provider");
 });
