@@ -15,6 +15,7 @@ import {
   type AuditLevel,
   isRecorded,
 } from "../observe/audit.ts";
+import { hideTokens } from "../observe/hide-tokens.ts";
 import type { Log } from "../observe/log.ts";
 import { type ChainHead, chainHash, chainStart, microsOf, verifyChain } from "./audit-chain.ts";
 import type { ChangeListener } from "./change-listener.ts";
@@ -312,12 +313,9 @@ function toColumns(entry: AuditEntry): Omit<AppendedEntry, "atMicros" | "event">
   };
 }
 
-/** The text as PostgreSQL can hold it: names in refused logins are whatever the client sent. An API key in it is cut out. */
+/** The text as PostgreSQL can hold it: names in refused logins are whatever the client sent. Keys and tokens in it are cut out. */
 function storable(text: string | undefined, maxLength: number): string | null {
   if (text === undefined) return null;
   // As bytes and back: a part of a string would keep all of it in memory, and half a surrogate pair is nothing to PostgreSQL.
-  return Buffer.from(text.slice(0, maxLength))
-    .toString()
-    .replaceAll("\0", "")
-    .replaceAll(/ndb_[\w-]{12}_[\w-]*/g, "ndb_[secret]");
+  return hideTokens(Buffer.from(text.slice(0, maxLength)).toString().replaceAll("\0", ""));
 }

@@ -1,7 +1,8 @@
-/** The program's log: structured lines through pino, short text on a terminal, secrets redacted. */
+/** The program's log: structured lines through pino, short text on a terminal, secrets redacted, keys and tokens cut out. */
 
 import { Writable } from "node:stream";
 import { type DestinationStream, pino } from "pino";
+import { hideTokens } from "./hide-tokens.ts";
 
 export type LogLevel = "trace" | "debug" | "info" | "warn" | "error" | "fatal" | "silent";
 export type LogFormat = "text" | "json";
@@ -63,6 +64,7 @@ export function createLog(options: LogOptions): Log {
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       serializers: { error: pino.stdSerializers.err, err: pino.stdSerializers.err },
+      hooks: { streamWrite: hideTokens },
       redact: { paths: secretFields.flatMap((field) => [field, `*.${field}`]), censor: "[secret]" },
     },
     options.format === "json" ? destination : textLines(destination),

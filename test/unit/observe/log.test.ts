@@ -47,6 +47,18 @@ describe.each(["json", "text"] as const)("as %s", (format) => {
     expect(lines.join("")).toContain("[secret]");
   });
 
+  test("API keys and tokens are cut out of names, messages and errors", () => {
+    const { log, lines } = capture(format);
+    const key = `ndb_abcdefghij23_${"s".repeat(43)}`;
+    const token = `${Buffer.from('{"alg":"ES256"}').toString("base64url")}.${"p".repeat(30)}.${"s".repeat(86)}`;
+    log.info({ user: key, nested: { user: token }, error: new Error(`about ${token}`) }, `refused ${key}`);
+    const text = lines.join("");
+    expect(text).not.toMatch(/s{20}|p{20}/);
+    expect(text).toContain("refused ndb_[secret]");
+    expect(text).toContain("about [token]");
+    if (format === "json") expect(JSON.parse(lines[0] ?? "")).toMatchObject({ user: "ndb_[secret]" });
+  });
+
   test("an error shows its stack and its cause", () => {
     const { log, lines } = capture(format);
     log.error({ error: new Error("outer", { cause: new Error("inner") }) }, "failed");
