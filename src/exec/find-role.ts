@@ -6,7 +6,7 @@ import type { UserReference } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { isBuiltInRole } from "../upstream/built-in-groups.ts";
 import { denied, maySee } from "./authorize.ts";
-import { refuseNameBeingCreated, roleExists } from "./role-names.ts";
+import { isForeignRole } from "./role-names.ts";
 
 export type FoundRole =
   | { readonly kind: "built_in"; readonly name: string; readonly position: number }
@@ -54,8 +54,7 @@ export async function findRole(
       ? { kind: "custom", name, position, role }
       : { kind: "missing", name, position };
   }
-  await refuseNameBeingCreated(client, name);
-  return { kind: (await roleExists(client, name)) ? "foreign" : "missing", name, position };
+  return { kind: (await isForeignRole(client, name)) ? "foreign" : "missing", name, position };
 }
 
 /** Looks several references up, in their order. */

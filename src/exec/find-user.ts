@@ -10,7 +10,7 @@ import {
 import type { UserReference } from "../ddl/statement.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { denied, maySee } from "./authorize.ts";
-import { refuseNameBeingCreated, refuseReservedName, roleExists } from "./role-names.ts";
+import { isForeignRole, refuseReservedName } from "./role-names.ts";
 
 export type FoundUser =
   /** A user, or a principal of another kind: `requireKind` where that is not meant. */
@@ -46,8 +46,7 @@ export async function findUser(
       hint: "Roles have statements of their own: ALTER ROLE … SET INHERIT, DROP ROLE, GRANT, REVOKE.",
     });
   }
-  await refuseNameBeingCreated(client, name);
-  return (await roleExists(client, name))
+  return (await isForeignRole(client, name))
     ? { kind: "foreign_role", name }
     : { kind: "missing", name, position };
 }

@@ -98,10 +98,16 @@ export async function claimRoleName(
   return "reserved";
 }
 
-/** @throws SqlError serialization_failure when an open transaction is about to create a role of that name */
-export async function refuseNameBeingCreated(client: Queryable, name: string): Promise<void> {
+/**
+ * Whether PostgreSQL has a role of a name that is nobody's here. One that an ended transaction had reserved is not there any
+ * more, though PostgreSQL may still have it for a moment.
+ *
+ * @throws SqlError serialization_failure when an open transaction is about to create a role of that name
+ */
+export async function isForeignRole(client: Queryable, name: string): Promise<boolean> {
   const reservation = await findReservation(client, name, undefined);
   if (reservation === "mine" || reservation === "others") throw beingCreated(name);
+  return reservation === "none" && (await roleExists(client, name));
 }
 
 export function beingCreated(name: string): SqlError {

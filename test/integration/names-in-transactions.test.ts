@@ -138,6 +138,21 @@ describe("the name of a role that a transaction is creating", () => {
     await admin.query("DROP USER claimed");
   });
 
+  test("that has ended with its connection is nobody's to drop or alter, though its role is still there", async () => {
+    await stage.past("INSERT INTO nodedb.reserved_role VALUES ('abandoned', 1, '2000-01-01')");
+    await stage.past("CREATE ROLE abandoned");
+    for (const sql of [
+      "DROP USER abandoned",
+      "ALTER USER abandoned NOLOGIN",
+      "GRANT readonly TO abandoned",
+    ]) {
+      expect(await outcomeOf(admin.query(sql)), sql).toBe("42704");
+    }
+    expect(await outcomeOf(admin.query("DROP USER IF EXISTS abandoned"))).toBe("DROP");
+    expect(await outcomeOf(admin.query(`CREATE USER abandoned ${password}`))).toBe("CREATE");
+    await admin.query("DROP USER abandoned");
+  });
+
   test("that somebody got behind its back stays with that one when the transaction is rolled back", async () => {
     await admin.query(`CREATE USER patient ${password}`);
     const client = await connect();
