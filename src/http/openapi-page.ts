@@ -19,13 +19,14 @@ td, th { border-bottom: 1px solid var(--line); padding: .35rem .9rem .35rem 0; t
 /** What the page's answer carries instead of the policy of all others: its own style, and no more. */
 export const pageSecurityPolicy = `default-src 'none'; style-src 'sha256-${createHash("sha256").update(style).digest("base64")}'; frame-ancestors 'none'`;
 
-const examples: Readonly<Record<string, string>> = {
+/** Commands by route; several are a blank line apart. */
+export const examples: Readonly<Record<string, string>> = {
   "GET /v1/query": `curl -H "Authorization: Bearer $KEY" http://localhost:6480/v1/query`,
   "POST /v1/query": `curl -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
      -d '{"sql": "SELECT * FROM item WHERE id = $1", "params": [7]}' http://localhost:6480/v1/query
 
 curl -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
-     -d '{"queries": [{"sql": "INSERT INTO item VALUES (8)"}, {"sql": "SELECT count(*) FROM item"}]}' \\
+     -d '{"queries": [{"sql": "INSERT INTO item (id) VALUES (8)"}, {"sql": "SELECT count(*) FROM item"}]}' \\
      http://localhost:6480/v1/query`,
   "POST /v1/query/stream": `curl -N -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
      -d '{"sql": "SELECT * FROM item"}' http://localhost:6480/v1/query/stream`,

@@ -126,6 +126,18 @@ describe("queries", () => {
     await dora.end();
   });
 
+  test("make a key that holds with the rest, or is no key", async () => {
+    const failed = await together(adminKey, ["CREATE API KEY 'lost' ROLE readonly", "SELECT 1/0"]);
+    expect(failed.body.error.code).toBe("22012");
+    expect(failed.text).not.toContain("api_key");
+    const { body } = await together(adminKey, ["CREATE API KEY 'kept' ROLE readonly", "SELECT 1"]);
+    const [kept] = body.results[0].rows;
+    expect((await http.query(kept.api_key, { sql: "SELECT 1" })).status).toBe(200);
+    const keys = (await stage.asAdmin("SHOW API KEYS")).rows.map((row) => JSON.stringify(row)).join();
+    expect(keys).toContain("kept");
+    expect(keys).not.toContain("lost");
+  });
+
   test.each([
     [
       "PostgreSQL's fails",

@@ -10,7 +10,9 @@ import { conditions } from "../../src/errors/conditions.ts";
 import { httpStatuses, httpStatusOf } from "../../src/errors/http-status.ts";
 import { type AppOptions, createApp } from "../../src/http/app.ts";
 import { describedRoutes, openApiDocument } from "../../src/http/openapi.ts";
+import { schemas } from "../../src/http/openapi-answers.ts";
 import { renderPage } from "../../src/http/openapi-page.ts";
+import { severalQueries, singleQuery } from "../../src/http/query-schema.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 
 const pagePath = fileURLToPath(new URL("../../docs/http.md", import.meta.url));
@@ -74,6 +76,19 @@ describe("docs/http.md", () => {
         .map(([route]) => route)
         .toSorted(),
     ).toEqual(routes.toSorted());
+  });
+
+  test("names every field of a request, and every field of an error", () => {
+    const fields = [singleQuery, severalQueries].flatMap(({ properties }) => Object.keys(properties));
+    expect(
+      tableOf("request fields")
+        .map(([name]) => name)
+        .toSorted(),
+    ).toEqual([...new Set(fields)].toSorted());
+    const errors = page.slice(page.indexOf("## Errors"));
+    for (const name of Object.keys((schemas.Failure as { properties: object }).properties)) {
+      expect(errors, name).toMatch(name === "message" ? /"message":/ : `\`${name}\``);
+    }
   });
 
   test("its table of statuses is the code's", () => {
