@@ -4,7 +4,8 @@ import type { X509Certificate } from "node:crypto";
 import { SqlError } from "../errors/sql-error.ts";
 import { encodeNegotiateProtocolVersion } from "../wire/backend-message.ts";
 import { decodeStartupPacket, newestMinorVersion, type Startup } from "../wire/startup-packet.ts";
-import type { Transport, TransportFactory } from "../wire/transport.ts";
+import type { Transport } from "../wire/transport.ts";
+import type { TransportFactory } from "../wire/transport-factory.ts";
 import { HandshakeReader } from "./handshake-reader.ts";
 import { type ServerTls, upgradeToTls } from "./tls.ts";
 

@@ -14,7 +14,8 @@ import {
   encodeSaslResponse,
   encodeStartupMessage,
 } from "../wire/frontend-message-encoding.ts";
-import type { Transport, TransportFactory } from "../wire/transport.ts";
+import type { Transport } from "../wire/transport.ts";
+import type { TransportFactory } from "../wire/transport-factory.ts";
 import { Conversation } from "./conversation.ts";
 import { openUpstreamSocket, type UpstreamEndpoint } from "./endpoint.ts";
 import type { RoleCredential } from "./role-credential.ts";

@@ -1,7 +1,8 @@
 /** Chooses, at start, between the raw transport and the public one by trying the raw one out. */
 
 import { createServer, connect as netConnect, type Server, type Socket } from "node:net";
-import { findStreamBinding, TransportFactory } from "./transport.ts";
+import { findStreamBinding } from "./stream-binding.ts";
+import { TransportFactory } from "./transport-factory.ts";
 
 /**
  * Chooses the transport by moving bytes over a loopback connection: small writes, a write larger than

@@ -10,7 +10,7 @@ import { SealedConnections } from "../../src/upstream/sealed-connections.ts";
 import type { UpstreamConnection } from "../../src/upstream/upstream-connection.ts";
 import { chooseTransports } from "../../src/wire/choose-transport.ts";
 import { encodeFunctionCall } from "../../src/wire/frontend-message-encoding.ts";
-import type { TransportFactory } from "../../src/wire/transport.ts";
+import type { TransportFactory } from "../../src/wire/transport-factory.ts";
 import { startPostgres, type TestPostgres } from "../support/postgres.ts";
 
 const lifetimeMs = 60_000;

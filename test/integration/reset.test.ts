@@ -12,7 +12,7 @@ import {
   encodeQuery,
   encodeSync,
 } from "../../src/wire/frontend-message-encoding.ts";
-import type { TransportFactory } from "../../src/wire/transport.ts";
+import type { TransportFactory } from "../../src/wire/transport-factory.ts";
 import { startPostgres, type TestPostgres } from "../support/postgres.ts";
 import { bind } from "../support/raw-client.ts";
 

@@ -39,7 +39,14 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
 
 /** Parts that do no input or output, and the files whose task it is to know sockets. */
 const withoutIo = ["wire", "scram", "ddl", "errors"];
-const filesWithIo = ["wire/transport.ts", "wire/choose-transport.ts"];
+const filesWithIo = [
+  "wire/transport.ts",
+  "wire/stream-binding.ts",
+  "wire/raw-transport.ts",
+  "wire/stream-transport.ts",
+  "wire/transport-factory.ts",
+  "wire/choose-transport.ts",
+];
 const ioModules = /^(node:)?(net|tls|fs|http|https|dgram|child_process|dns)(\/|$)|^pg$/;
 
 /** Imports, exports from, dynamic imports and import types. */

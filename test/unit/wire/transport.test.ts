@@ -6,7 +6,8 @@ import type { Socket } from "node:net";
 import { connect as connectTls, createSecureContext, TLSSocket } from "node:tls";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
 import { chooseTransports } from "../../../src/wire/choose-transport.ts";
-import type { Transport, TransportFactory, TransportHandler } from "../../../src/wire/transport.ts";
+import type { Transport, TransportHandler } from "../../../src/wire/transport.ts";
+import type { TransportFactory } from "../../../src/wire/transport-factory.ts";
 import { makeServerCertificate, type TestCertificate } from "../../support/certificates.ts";
 import { closePairs, openPair } from "../../support/socket-pair.ts";
 
