@@ -1,7 +1,14 @@
 /** Which messages of a session are passed, noted or looked at, in each direction and state (PostgreSQL manual 54.7). */
 
-import { actionTable } from "../wire/framer.ts";
+import { actionTable, type FramerLimits } from "../wire/framer.ts";
+import { maxMessageBytes } from "../wire/limits.ts";
 import { countedReplies } from "./reply-ledger.ts";
+
+/**
+ * `maxInspectedBytes`: largest Query or Parse that is searched for statements of ours, a little more than the longest of those.
+ * Of larger ones only the beginning is looked at.
+ */
+export const framerLimits: FramerLimits = { maxMessageBytes, maxInspectedBytes: 1024 * 1024 + 64 * 1024 };
 
 export const clientTable = actionTable({ pass: "dH", observe: "BDECSFcf", inspect: "QPX" });
 /** While statements of ours are prepared, the messages that may name one are looked at. */

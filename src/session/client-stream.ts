@@ -1,0 +1,250 @@
+/**
+ * The client's half of a relay: passes its messages on, and takes those out that the interceptor wants. While one of them is
+ * handled, what the client sends behind it waits.
+ */
+
+import { SqlError } from "../errors/sql-error.ts";
+import { type FramerVisitor, MessageFramer, type Verdict, verdicts } from "../wire/framer.ts";
+import { maxMessageBytes } from "../wire/limits.ts";
+import {
+  clientTable,
+  clientTableInCopy,
+  clientTableInTransaction,
+  clientTableWhenDue,
+  clientTableWithOwn,
+  framerLimits,
+} from "./message-tables.ts";
+import type { Interceptor, RelayListener } from "./relay-contracts.ts";
+import type { RelayTransports } from "./relay-transports.ts";
+import type { ReplyLedger } from "./reply-ledger.ts";
+import type { UpstreamStream } from "./upstream-stream.ts";
+
+/** What a client may send ahead while it waits for a statement of ours, in bytes; the rest waits in the kernel. */
+const maxKeptBytes = 64 * 1024;
+
+const terminate = 0x58; // X
+
+/** What concerns the rest of the relay. */
+export interface ClientStreamListener extends Pick<RelayListener, "onFailure" | "onClaimsDue"> {
+  /** A message that was taken has been handled. */
+  onHandled(): void;
+  onTerminate(): void;
+}
+
+export class ClientStream implements FramerVisitor {
+  readonly framer: MessageFramer;
+  readonly #ledger: ReplyLedger;
+  readonly #transports: RelayTransports;
+  readonly #upstream: UpstreamStream;
+  readonly #interceptor: Interceptor;
+  readonly #listener: ClientStreamListener;
+  /** As it is outside exchanges. */
+  #table = clientTable;
+  #hasOwn = false;
+  #isWatchingTransaction = false;
+  #areClaimsDue = false;
+  #isHeldForClaims = false;
+  #acceptsMore = true;
+  #isHandling = false;
+  /** Of the message that the interceptor handles, or has handled last. */
+  #handling = new AbortController();
+
+  constructor(
+    ledger: ReplyLedger,
+    transports: RelayTransports,
+    upstream: UpstreamStream,
+    interceptor: Interceptor,
+    listener: ClientStreamListener,
+  ) {
+    this.#ledger = ledger;
+    this.#transports = transports;
+    this.#upstream = upstream;
+    this.#interceptor = interceptor;
+    this.#listener = listener;
+    this.framer = new MessageFramer(clientTable, this, framerLimits);
+  }
+
+  /** True while a message that was taken is handled. */
+  get isHandling(): boolean {
+    return this.#isHandling;
+  }
+
+  /** Of the message that is handled. */
+  get signal(): AbortSignal {
+    return this.#handling.signal;
+  }
+
+  set hasOwn(hasOwn: boolean) {
+    this.#hasOwn = hasOwn;
+    this.#chooseTable();
+  }
+
+  set isWatchingTransaction(isWatching: boolean) {
+    this.#isWatchingTransaction = isWatching;
+    this.#chooseTable();
+  }
+
+  set areClaimsDue(areDue: boolean) {
+    this.#areClaimsDue = areDue;
+    this.#chooseTable();
+  }
+
+  /** The relay has stopped. */
+  stop(): void {
+    this.#handling.abort();
+    this.framer.discard();
+  }
+
+  cancelHandling(): void {
+    if (this.#isHandling) this.#handling.abort();
+  }
+
+  /** Nothing more is taken from the client but the data of a copy that runs. */
+  acceptNoMore(): void {
+    this.#acceptsMore = false;
+    if (!this.#ledger.isCopyingIn) this.#transports.client.stop();
+  }
+
+  /** To be called when a chunk has been framed. */
+  holdBack(): void {
+    if (this.#hasSentEnough()) this.#transports.client.stop();
+  }
+
+  /** The upstream has taken everything, or a message has been handled. */
+  resume(): void {
+    if (!this.#transports.mayReadClient) return;
+    if (this.framer.isPaused && !this.#isHandling) this.framer.resume();
+    this.#read();
+  }
+
+  /** A copy within an exchange waits for the client's data. */
+  admitCopyData(): void {
+    this.framer.table = clientTableInCopy;
+    this.framer.resume();
+    this.#read();
+  }
+
+  /** An exchange is over; a copy in it may have let the client speak meanwhile. */
+  onExchangeEnd(): void {
+    this.framer.table = this.#table;
+    this.framer.pause();
+  }
+
+  // ---- for the framer
+
+  onObserve(type: number): void {
+    this.#ledger.noteSent(type);
+  }
+
+  onInspect(type: number, buffer: Buffer, start: number, end: number): Verdict {
+    if (type === terminate) return verdicts.take;
+    if (this.#upstream.isInExchange) return verdicts.take; // CopyDone or CopyFail
+    // In place of a copy's data no statement is run; the upstream says so, and waiting for it to settle would last forever.
+    if (this.#ledger.isCopyingIn) {
+      this.#ledger.noteSent(type);
+      return verdicts.pass;
+    }
+    this.#isHeldForClaims = this.#areClaimsDue && this.#mayBeginTransaction;
+    if (this.#isHeldForClaims) return verdicts.take;
+    const verdict = this.#interceptor.inspect(type, buffer, start, end);
+    if (verdict === verdicts.pass) this.#ledger.noteSent(type);
+    return verdict;
+  }
+
+  /** A statement of ours that is too long is refused: it must not reach PostgreSQL for its length. */
+  onOversized(type: number, buffer: Buffer, start: number, end: number): Verdict {
+    if (this.#ledger.isCopyingIn || !this.#interceptor.beginsAsOwn(type, buffer, start, end))
+      return verdicts.pass;
+    this.#listener.onFailure(
+      new SqlError("program_limit_exceeded", "statement is too long", {
+        severity: "FATAL",
+        detail: "A statement that the front-end runs itself may have up to 1 MB.",
+      }),
+    );
+    return verdicts.take;
+  }
+
+  onTake(type: number, buffer: Buffer, start: number, end: number): void {
+    if (type === terminate) {
+      this.#listener.onTerminate();
+      return;
+    }
+    // Read on: a client that goes away while it waits has to be noticed.
+    this.framer.pause();
+    const message = Buffer.from(buffer.subarray(start, end));
+    if (this.#upstream.isInExchange) {
+      this.#transports.writeUpstream(message);
+      return;
+    }
+    this.#isHandling = true;
+    if (this.#handling.signal.aborted) this.#handling = new AbortController();
+    void this.#handle(type, message);
+  }
+
+  onForward(buffer: Buffer, start: number, end: number): void {
+    this.#transports.writeUpstream(buffer.subarray(start, end));
+  }
+
+  onViolation(type: number, length: number): void {
+    const isLengthWrong = length < 4 || length > maxMessageBytes;
+    this.#listener.onFailure(
+      new SqlError(
+        "protocol_violation",
+        isLengthWrong ? "invalid message length" : `invalid frontend message type ${type}`,
+        { severity: "FATAL" },
+      ),
+    );
+  }
+
+  // ----
+
+  /** As far as it is known: what is outstanding may end the transaction that the client is in. */
+  get #mayBeginTransaction(): boolean {
+    const { status, hasUnsynced, isEven } = this.#ledger;
+    return !hasUnsynced && (status === "I" || !isEven);
+  }
+
+  async #handle(type: number, message: Buffer): Promise<void> {
+    try {
+      if (this.#isHeldForClaims) await this.#handleHeld(type, message);
+      else await this.#interceptor.handle(type, message);
+      this.#isHandling = false;
+      if (this.#transports.isStopped) return;
+      this.resume();
+      this.#listener.onHandled();
+    } catch (error) {
+      if (!this.#transports.isStopped) this.#listener.onFailure(error);
+    }
+  }
+
+  async #handleHeld(type: number, message: Buffer): Promise<void> {
+    await this.#upstream.settle();
+    if (!this.#transports.isStopped && this.#ledger.status === "I") {
+      this.areClaimsDue = false;
+      await this.#listener.onClaimsDue();
+    }
+    if (this.#transports.isStopped) return;
+    if (this.#interceptor.inspect(type, message, 0, message.length) === verdicts.take) {
+      await this.#interceptor.handle(type, message);
+      return;
+    }
+    this.#ledger.noteSent(type);
+    this.#transports.writeUpstream(message);
+  }
+
+  #hasSentEnough(): boolean {
+    return this.framer.isPaused && this.framer.keptBytes >= maxKeptBytes;
+  }
+
+  #read(): void {
+    if (!this.#transports.mayReadClient || this.#hasSentEnough()) return;
+    if (this.#acceptsMore || this.#ledger.isCopyingIn) this.#transports.client.start();
+  }
+
+  #chooseTable(): void {
+    if (this.#areClaimsDue) this.#table = clientTableWhenDue;
+    else if (this.#isWatchingTransaction) this.#table = clientTableInTransaction;
+    else this.#table = this.#hasOwn ? clientTableWithOwn : clientTable;
+    this.framer.table = this.#table;
+  }
+}
