@@ -50,7 +50,7 @@ export async function connectUnlessCanceled(
     client.release();
     throw queryCanceled();
   });
-  return unlessCanceled(connecting, cancellation);
+  return unlessCanceled(connecting, signal);
 }
 
 /**
@@ -58,12 +58,8 @@ export async function connectUnlessCanceled(
  *
  * @throws SqlError query_canceled
  */
-export async function unlessCanceled<T>(
-  work: Promise<T>,
-  cancellation: Cancellation | undefined,
-): Promise<T> {
-  if (cancellation === undefined) return work;
-  const { signal } = cancellation;
+export async function unlessCanceled<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
   let onAbort: (() => void) | undefined;
   const canceled = new Promise<never>((_, reject) => {
     onAbort = () => reject(queryCanceled());

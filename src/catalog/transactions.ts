@@ -92,7 +92,7 @@ export function openTransactions(
         throw error;
       }
     },
-    waitFor: (work) => unlessCanceled(work, cancellation),
+    waitFor: (work) => unlessCanceled(work, cancellation?.signal),
     cancelAlong: (client) => {
       const stop = cancelWhenAborted(client, cancellation);
       client.once("end", () => void stop());

@@ -3,6 +3,7 @@
  * ended with it. Knows the savepoints that were set since.
  */
 
+import { unlessCanceled } from "../catalog/cancellation.ts";
 import type { Statement } from "../ddl/statement.ts";
 import type { ClientConnection, ExecutionContext } from "./context.ts";
 import type { StatementResult } from "./result.ts";
@@ -80,14 +81,18 @@ export class PairedTransaction {
     }
   }
 
-  /** The client's transaction has ended without a commit, or its statements are to be forgotten. Never rejects. */
-  async discard(): Promise<void> {
+  /**
+   * The client's transaction has ended without a commit, or its statements are to be forgotten. Never rejects.
+   *
+   * @param signal aborted when the client does not want to wait for it
+   */
+  async discard(signal?: AbortSignal): Promise<void> {
     const statements = this.#statements;
     this.#statements = undefined;
     this.#savepoints = [];
     // Others may have begun with it and wait for nothing.
     if (statements !== undefined) this.#discarding = statements.discard();
-    await this.#discarding;
+    await unlessCanceled(this.#discarding, signal).catch(() => undefined);
   }
 
   // The latest of equal names hides the others, as in PostgreSQL.

@@ -231,7 +231,7 @@ export class ExtendedQuery {
     } catch (error) {
       if (!this.#relay.isStopped) this.#relay.writeToClient(this.#runner.encodeError(error));
     }
-    await this.#paired.discard();
+    await this.#paired.discard(this.#relay.signal);
     this.#updateRelay();
     if (!this.#relay.isStopped) this.#relay.writeToClient(encodeReadyForQuery(this.#relay.ledger.status));
   }

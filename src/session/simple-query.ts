@@ -79,7 +79,7 @@ export async function runSimpleQuery(session: QuerySession, text: Buffer): Promi
   }
   if (relay.isStopped) return;
   if (isOwnBlock) await endOwnBlock(session, hasFailed ? "ROLLBACK" : "COMMIT");
-  else if (hasFailed && relay.ledger.status === "I") await paired.discard();
+  else if (hasFailed && relay.ledger.status === "I") await paired.discard(relay.signal);
   if (!relay.isStopped) relay.writeToClient(encodeReadyForQuery(relay.ledger.status));
 }
 

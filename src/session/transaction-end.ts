@@ -47,14 +47,14 @@ export async function runTransactionControl(
     return isWarning && decodeErrorFields(body).get("C") === alreadyInTransaction ? "drop" : "forward";
   });
   if (isDone) await followControl(session, control);
-  if (relay.ledger.status === "I") await paired.discard();
+  if (relay.ledger.status === "I") await paired.discard(relay.signal);
   relay.isWatchingTransaction = paired.isOpen;
   return isDone;
 }
 
 /** What a control that PostgreSQL has carried out means for the statements of ours. */
 export async function followControl(session: QuerySession, control: TransactionControl): Promise<void> {
-  const { paired } = session;
+  const { paired, relay } = session;
   switch (control.kind) {
     case "savepoint":
       paired.setSavepoint(control.name);
@@ -68,7 +68,7 @@ export async function followControl(session: QuerySession, control: TransactionC
     case "commit":
     case "rollback":
       // A commit that gets here has found the transaction failed.
-      await paired.discard();
+      await paired.discard(relay.signal);
       return;
     default:
       return;
@@ -88,7 +88,7 @@ async function commitBoth(
     pending = await PendingCommit.begin(session, "simple");
   } catch (error) {
     await relay.converse(encodeQuery("ROLLBACK"), true, (type) => (type === "Z" ? "finish" : "drop"));
-    await paired.discard();
+    await paired.discard(relay.signal);
     relay.isWatchingTransaction = false;
     if (!relay.isStopped) relay.writeToClient(runner.encodeError(error));
     return false;

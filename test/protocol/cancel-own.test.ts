@@ -158,9 +158,11 @@ describe("a statement of ours that waits for a lock in the catalog", () => {
     const lock = await lockCatalog();
     await session.client.send(encodeQuery("COMMIT"));
     await untilWaiting();
+    const startedAt = performance.now();
     await sendCancel(session);
     const answer = await session.client.readReady();
     expect([errorOf(answer).get("C"), statusOf(answer)]).toEqual(["57014", "I"]);
+    expect(performance.now() - startedAt).toBeLessThan(soonMs);
     await lock.release();
     expect(rowsOf(await session.client.query("SELECT name FROM public.place"))).toEqual([]);
     await expectNobody();
