@@ -592,7 +592,7 @@ describe("GRANT and REVOKE against PostgreSQL's grammar", () => {
           if (expected === "roles" && bareRoles) expect([sql, actual]).toEqual([sql, "grant_roles"]);
         },
       ),
-      { numRuns: 500 },
+      { numRuns: 800 },
     );
     expect(Math.min(seen.roles, seen.privileges)).toBeGreaterThan(50);
   });
