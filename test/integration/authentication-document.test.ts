@@ -6,8 +6,13 @@ import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { makeServerCertificate, type TestCertificate } from "../support/certificates.ts";
-import { type ClientAuthority, makeClientAuthority } from "../support/client-certificates.ts";
+import {
+  type ClientAuthority,
+  type ClientCertificate,
+  makeClientAuthority,
+} from "../support/client-certificates.ts";
 import { isRunnable } from "../support/client-program.ts";
+import { httpCertificateDoor } from "../support/doors.ts";
 import { type FrontEnd, startFrontEnd } from "../support/front-end.ts";
 import { type HttpClient, httpClient } from "../support/http.ts";
 import { type Issuer, makeKey, startIssuer } from "../support/issuer.ts";
@@ -67,6 +72,12 @@ cert = "/path/to/server.crt"
 key = "/path/to/server.key"
 client_ca = "/path/to/ca.crt" # enables mTLS
 crl = "/path/to/revocation.crl" # optional CRL`),
+  order: [
+    "mTLS (if client certificate present)",
+    "JWT Bearer token (if\nAuthorizationheader present)",
+    "API key (if\nAuthorization: Bearermatches a key)",
+    "SCRAM-SHA-256 (pgwire password auth)",
+  ].map(quote),
 };
 rest += text.slice(offset);
 
@@ -387,6 +398,8 @@ describe("certificates on both sides", () => {
   let server: TestCertificate;
   let authority: ClientAuthority;
   let mutual: FrontEnd;
+  let boss: pg.Client;
+  let alice: ClientCertificate;
 
   beforeAll(async () => {
     [server, authority] = await Promise.all([makeServerCertificate(), makeClientAuthority()]);
@@ -400,31 +413,89 @@ describe("certificates on both sides", () => {
         .replace("/path/to/revocation.crl", list),
     });
   });
-  afterAll(() => mutual?.close());
-
-  test("lets in whoever has a certificate, without a password", async () => {
-    const { host, port, adminUser: user, database, adminPassword } = mutual;
-    const ssl = { ca: server.cert, servername: "localhost" };
-    await ask(
-      { host, port, user, database, password: adminPassword, ssl },
-      "CREATE USER alice PASSWORD 'alice-alice'",
-    );
-    const certificate = await authority.issue({ name: "CN=alice" });
-    const login = { host, port, user: "alice", database };
-    const { cert, key } = certificate;
-    expect(await ask({ ...login, ssl: { ...ssl, cert, key } }, "SELECT $auth.id")).toBe("alice");
-    await expect(ask({ ...login, ssl, password: "wrong-wrong" }, "SELECT 1")).rejects.toMatchObject({
-      code: "28P01",
-    });
+  afterAll(async () => {
+    await boss?.end();
+    await mutual?.close();
   });
 
-  test("asks a certificate before a password", async () => {
-    const { host, port, database } = mutual;
-    const { cert, key } = await authority.issue({ name: "CN=mallory" });
-    const ssl = { ca: server.cert, servername: "localhost", cert, key };
-    await expect(
-      ask({ host, port, database, user: "alice", password: "alice-alice", ssl }, "SELECT 1"),
-    ).rejects.toMatchObject({ code: "28000" });
+  const at = () => {
+    const { host, port, httpPort = 0, database } = mutual;
+    return { host, port, httpPort, database };
+  };
+
+  const ssl = (certificate?: ClientCertificate) => ({
+    ca: server.cert,
+    servername: "localhost",
+    ...(certificate && { cert: certificate.cert, key: certificate.key }),
+  });
+  const logIn = (user: string, password: string, certificate?: ClientCertificate) =>
+    ask(
+      {
+        host: mutual.host,
+        port: mutual.port,
+        database: mutual.database,
+        user,
+        password,
+        ssl: ssl(certificate),
+      },
+      "SELECT $auth.id",
+    );
+  const whoIs = { sql: "SELECT $auth.id AS id" };
+
+  test("lets in whoever has a certificate, without a password", async () => {
+    const { adminUser, adminPassword, host, port, database } = mutual;
+    boss = await connect({ host, port, database, user: adminUser, password: adminPassword, ssl: ssl() });
+    await boss.query("CREATE USER alice PASSWORD 'alice-alice'");
+    alice = await authority.issue({ name: "CN=alice" });
+    expect(await logIn("alice", "", alice)).toBe("alice");
+    expect(await httpCertificateDoor(at(), alice, server.cert)("SELECT $auth.id")).toEqual([["alice"]]);
+    await expect(logIn("alice", "wrong-wrong")).rejects.toMatchObject({ code: "28P01" });
+  });
+
+  test("takes what is presented in the order of the document", async () => {
+    const signingKey = await makeKey("ES256", "key-1");
+    const issuer = await startIssuer([signingKey]);
+    try {
+      await boss.query(
+        `CREATE OIDC PROVIDER order_of_things WITH (issuer = '${issuer.issuer}', jwks_url = '${issuer.jwksUrl}', audience = 'nodedb-api',
+           claim_mapping = [{ claim = 'sub', value = '*', effect = { add_roles = ['readonly'] } }])`,
+      );
+      const token = await issuer.sign(signingKey, { aud: "nodedb-api", sub: "ada" });
+      const { rows } = await boss.query("CREATE API KEY 'ci' ROLE readonly");
+      const key = String(rows[0].api_key);
+      const web = httpClient(`http://127.0.0.1:${mutual.httpPort}`);
+      const mallory = await authority.issue({ name: "CN=mallory" });
+      const withCertificate = (certificate: ClientCertificate, bearer: string) =>
+        httpCertificateDoor(at(), certificate, server.cert, bearer)("SELECT $auth.id");
+      const ways: Readonly<Record<string, () => Promise<void>>> = {
+        mTLS: async () => {
+          for (const bearer of [token, key]) {
+            expect(await withCertificate(alice, bearer)).toEqual([["alice"]]);
+            expect(await withCertificate(mallory, bearer)).toBe("28000");
+          }
+          expect(await logIn("alice", "wrong-wrong", alice)).toBe("alice");
+          await expect(logIn("alice", "alice-alice", mallory)).rejects.toMatchObject({ code: "28000" });
+        },
+        "JWT Bearer token": async () => {
+          expect((await web.query(token, whoIs)).body.rows).toEqual([{ id: "ada" }]);
+          expect((await web.query(`${token}x`, whoIs)).status).toBe(401);
+        },
+        "API key": async () => {
+          expect((await web.query(key, whoIs)).body.rows).toEqual([{ id: "ci" }]);
+          expect((await web.query(`${key}x`, whoIs)).status).toBe(401);
+        },
+        "SCRAM-SHA-256": async () => {
+          expect(await logIn("alice", "alice-alice")).toBe("alice");
+          expect(await logIn("ci", key)).toBe("ci");
+          await expect(logIn("ci", token)).rejects.toMatchObject({ code: "28P01" });
+        },
+      };
+      const named = steps.order.map((line) => line.split(" (")[0]);
+      expect(named).toEqual(Object.keys(ways));
+      for (const way of Object.values(ways)) await way();
+    } finally {
+      await issuer.close();
+    }
   });
 });
 

@@ -20,6 +20,8 @@ export interface Address {
   readonly host: string;
   readonly port: number;
   readonly httpPort: number;
+  /** Where requests go over HTTP; absent: postgres. */
+  readonly database?: string;
 }
 
 export interface ClientFiles {
@@ -87,18 +89,24 @@ export function bearerDoor({ host, port }: Address, user: string, token: string)
 }
 
 /** POST /v1/query with an API key or a token as bearer. */
-export function httpDoor({ host, httpPort }: Address, token: string): Door {
+export function httpDoor({ host, httpPort, database }: Address, token: string): Door {
   const http = httpClient(`http://${host}:${httpPort}`);
-  return async (sql) => outcomeOf((await http.query(token, bodyOf(sql))).body);
+  return async (sql) => outcomeOf((await http.query(token, bodyOf(sql, database))).body);
 }
 
-/** POST /v1/query with a certificate and nothing else. */
-export function httpCertificateDoor({ host, httpPort }: Address, files: ClientFiles, serverCa: string): Door {
+/** POST /v1/query with a certificate. @param token as bearer besides; absent: nothing else is presented */
+export function httpCertificateDoor(
+  { host, httpPort, database }: Address,
+  files: ClientFiles,
+  serverCa: string,
+  token?: string,
+): Door {
   return (sql) =>
     new Promise((resolve, reject) => {
       const { cert, key } = files;
       const tls = { ca: serverCa, servername: "localhost", cert, key, agent: false };
-      const headers = { "content-type": "application/json" };
+      const authorization = token === undefined ? {} : { authorization: `Bearer ${token}` };
+      const headers = { "content-type": "application/json", ...authorization };
       const sent = request(
         { host, port: httpPort, path: "/v1/query", method: "POST", headers, ...tls },
         (answer) => {
@@ -110,12 +118,12 @@ export function httpCertificateDoor({ host, httpPort }: Address, files: ClientFi
         },
       );
       sent.on("error", reject);
-      sent.end(JSON.stringify(bodyOf(sql)));
+      sent.end(JSON.stringify(bodyOf(sql, database)));
     });
 }
 
-function bodyOf(sql: string) {
-  return { sql, database: "postgres", rowMode: "array" };
+function bodyOf(sql: string, database = "postgres") {
+  return { sql, database, rowMode: "array" };
 }
 
 interface Body {
