@@ -2,8 +2,9 @@
 
 import type { PrincipalKind } from "../catalog/users.ts";
 
-/** How the client proved who it is; `SHOW SESSION` prints it. */
-export type AuthMethod = "scram-sha-256" | "scram-sha-256-plus" | "api-key" | "jwt" | "certificate";
+/** How a client may prove who it is, what is looked for first first; `SHOW SESSION` prints it. */
+export const authMethods = ["certificate", "jwt", "api-key", "scram-sha-256-plus", "scram-sha-256"] as const;
+export type AuthMethod = (typeof authMethods)[number];
 
 /** A value as JSON has it. */
 export type JsonValue =
@@ -59,39 +60,42 @@ export interface Identity {
 }
 
 /** Why a login was refused: for the log, the audit and the metric. */
-export type RefusalReason =
-  | "unknown_user"
-  | "no_password"
-  | "wrong_password"
-  | "login_disabled"
-  | "expired"
-  | "channel_binding_mismatch"
-  | "malformed_exchange"
-  | "locked"
-  | "too_many_failures"
-  | "malformed_token"
-  | "unacceptable_header"
-  | "unknown_provider"
-  | "ambiguous_provider"
-  | "algorithm_not_allowed"
-  | "keys_unavailable"
-  | "unknown_signing_key"
-  | "bad_signature"
-  | "token_expired"
-  | "token_not_yet_valid"
-  | "token_without_expiry"
-  | "no_subject"
-  | "unusable_claims"
-  | "provider_dropped"
-  | "unknown_key"
-  | "wrong_secret"
-  | "key_revoked"
-  | "key_expired"
-  | "token_of_another"
+export const refusalReasons = [
+  "unknown_user",
+  "no_password",
+  "wrong_password",
+  "login_disabled",
+  "expired",
+  "channel_binding_mismatch",
+  "locked",
+  "too_many_failures",
+  /** The principal was dropped or changed while its login was under way. */
+  "changed_meanwhile",
+  "malformed_token",
+  "unacceptable_header",
+  "unknown_provider",
+  "ambiguous_provider",
+  "algorithm_not_allowed",
+  "keys_unavailable",
+  "unknown_signing_key",
+  "bad_signature",
+  "token_expired",
+  "token_not_yet_valid",
+  "token_without_expiry",
+  "no_subject",
+  "unusable_claims",
+  "provider_dropped",
+  "unknown_key",
+  "wrong_secret",
+  "key_revoked",
+  "key_expired",
+  "token_of_another",
   /** In the TLS handshake: of another authority, expired, revoked, for another purpose, or missing where one is required. */
-  | "certificate_refused"
-  | "certificate_without_name"
-  | "certificate_of_another"
-  | "certificate_of_no_user"
-  | "certificate_expired"
-  | "certificate_revoked";
+  "certificate_refused",
+  "certificate_without_name",
+  "certificate_of_another",
+  "certificate_of_no_user",
+  "certificate_expired",
+  "certificate_revoked",
+] as const;
+export type RefusalReason = (typeof refusalReasons)[number];

@@ -57,7 +57,7 @@ export class LoginGuard {
   }
 
   /** Counts and audits a refusal, whatever the reason. */
-  recordFailure(user: string, address: string, reason: RefusalReason | "changed_meanwhile"): void {
+  recordFailure(user: string, address: string, reason: RefusalReason): void {
     this.#options.onOutcome?.("scram-sha-256", "refused");
     // Neither counted nor written down: else whoever may not log in could fill the audit log.
     if (reason === "too_many_failures") return;

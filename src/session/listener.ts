@@ -3,7 +3,7 @@
 import { randomUUID } from "node:crypto";
 import { createServer, type Server, type Socket } from "node:net";
 import { requireDatabase } from "../auth/effective-databases.ts";
-import type { Identity } from "../auth/identity.ts";
+import type { Identity, RefusalReason } from "../auth/identity.ts";
 import { mayStay } from "../auth/live-session.ts";
 import { isCurrent } from "../auth/password.ts";
 import { SqlError } from "../errors/sql-error.ts";
@@ -174,8 +174,16 @@ export class Listener {
     const isRevoked =
       certificateId !== undefined && greeting.tls?.clients?.policy.isRevoked(certificateId) === true;
     if (isRevoked || !isCurrent(cache, identity, now) || !mayStay(cache, { identity, database }, now)) {
-      log.info({ peer, user: startup.user, reason: "changed_meanwhile" }, "login refused");
-      throw refusal("password", startup.user);
+      const reason: RefusalReason = "changed_meanwhile";
+      log.info({ peer, user: startup.user, reason }, "login refused");
+      services.audit.record({
+        event: "AuthFailure",
+        username: startup.user,
+        source: address,
+        sessionId,
+        detail: reason,
+      });
+      throw refusal(outcome.credential, startup.user);
     }
     const session = new Session(
       {

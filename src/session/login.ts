@@ -36,9 +36,13 @@ export interface LoginAttempt {
   readonly sessionId: string;
 }
 
+/** In PostgreSQL's words. */
+export type CredentialKind = "password" | "certificate" | "OAuth bearer";
+
 /** A client whose credential is good. */
 export interface Authenticated {
   readonly identity: Identity;
+  readonly credential: CredentialKind;
   /** To be sent before AuthenticationOk. */
   readonly finalMessage: Buffer;
   /** Whether the login has been counted and audited. */
@@ -65,7 +69,10 @@ export async function logIn(
       barrier === undefined && policy !== undefined
         ? authenticateCertificate(logins.cache, policy, certificate, new Date(), user)
         : { ok: false, reason: barrier ?? "certificate_refused" };
-    if (outcome.ok) return { identity: outcome.identity, finalMessage: Buffer.alloc(0), isRecorded: false };
+    if (outcome.ok) {
+      const { identity } = outcome;
+      return { identity, credential: "certificate", finalMessage: Buffer.alloc(0), isRecorded: false };
+    }
     log.info({ peer, user, reason: outcome.reason }, "login refused");
     loginGuard.recordCertificateFailure(address, outcome.reason, user);
     throw refusal("certificate", user);
@@ -76,7 +83,12 @@ export async function logIn(
     case "closed":
       return undefined;
     case "bearer_accepted":
-      return { identity: outcome.identity, finalMessage: Buffer.alloc(0), isRecorded: true };
+      return {
+        identity: outcome.identity,
+        credential: "OAuth bearer",
+        finalMessage: Buffer.alloc(0),
+        isRecorded: true,
+      };
     case "bearer_discovery":
       log.debug({ peer, user }, "told where tokens come from");
       throw refusal("OAuth bearer", user);
@@ -86,7 +98,9 @@ export async function logIn(
     default: {
       // Only now, when the exchange has run in full: a locked name is refused as a wrong password is.
       const barrier = loginGuard.refusalFor(user, address);
-      if (barrier === undefined && outcome.kind === "accepted") return { ...outcome, isRecorded: false };
+      if (barrier === undefined && outcome.kind === "accepted") {
+        return { ...outcome, credential: "password", isRecorded: false };
+      }
       const reason = barrier ?? (outcome.kind === "refused" ? outcome.reason : "locked");
       log.info({ peer, user, reason }, "login refused");
       loginGuard.recordFailure(user, address, reason);
@@ -120,7 +134,7 @@ function isLoopback(address: string): boolean {
 }
 
 /** In PostgreSQL's words and with its codes, the same whatever the reason. */
-export function refusal(credential: "password" | "certificate" | "OAuth bearer", user: string): SqlError {
+export function refusal(credential: CredentialKind, user: string): SqlError {
   const condition = credential === "password" ? "invalid_password" : "invalid_authorization_specification";
   return new SqlError(condition, `${credential} authentication failed for user "${user}"`, {
     severity: "FATAL",

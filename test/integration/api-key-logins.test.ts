@@ -172,6 +172,28 @@ describe("the end of a key", () => {
   });
 });
 
+test("a key that is revoked while its login is under way opens no session", async () => {
+  await stage.past("CREATE DATABASE late");
+  const { rows } = await stage.asAdmin("CREATE API KEY overtaken FOR alice");
+  const late = new URL(stage.postgres.url);
+  late.pathname = "/late";
+  const lock = await openClient({ connectionString: late.href });
+  open.push(lock);
+  // The grants in a database that is entered for the first time wait for this.
+  await lock.query("BEGIN");
+  await lock.query("LOCK pg_catalog.pg_namespace IN ACCESS EXCLUSIVE MODE");
+  const attempt = refusalOf("alice", rows[0].api_key, "late");
+  await until(async () => {
+    const waiting = await stage.past("SELECT FROM pg_catalog.pg_locks WHERE NOT granted");
+    return waiting.length > 0;
+  });
+  await stage.asAdmin(`REVOKE API KEY '${rows[0].key_id}'`);
+  await lock.query("ROLLBACK");
+  expect(await attempt).toEqual(wrong("alice"));
+  const { rows: audit } = await stage.asAdmin("SHOW AUDIT LOG WHERE event = 'AuthFailure' LIMIT 1");
+  expect(audit).toMatchObject([{ username: "alice", detail: "changed_meanwhile" }]);
+});
+
 test("its use is written down", async () => {
   const { rows } = await stage.asAdmin("CREATE API KEY used FOR etl");
   await connect("etl", rows[0].api_key, "a");
