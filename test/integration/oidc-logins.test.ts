@@ -36,6 +36,10 @@ beforeAll(async () => {
 login_attempts_per_ip_per_min = 0
 [auth.pgwire]
 bearer = true
+[log]
+level = "trace"
+[audit]
+level = "full"
 [auth.jwks]
 min_refetch = "1s"
 allowed_algorithms = ["ES256", "RS256", "EdDSA"]
@@ -134,6 +138,25 @@ describe("a token of the provider's", () => {
       scope: "openid",
       "openid-configuration": `${server.issuer}/.well-known/openid-configuration`,
     });
+  });
+
+  test("is in no log, whether it is taken or refused, by HTTP or on pgwire", async () => {
+    const { accessToken, idToken = "" } = await server.logIn("erika");
+    const changed = `${accessToken.slice(0, -4)}AAAA`;
+    for (const token of [accessToken, idToken, changed]) {
+      await ask(token, "SELECT 1");
+      for (const user of ["oidc:corp", "alice"]) {
+        const login = await logInWithToken(stage.frontEnd.port, user, token);
+        if (login.ok) login.client.close();
+      }
+    }
+    await expectRefused(changed, "bad_signature");
+    await until(() => stage.frontEnd.output().includes("bad_signature"));
+    const { rows } = await stage.asAdmin("SHOW AUDIT LOG LIMIT 1000");
+    const places = [stage.frontEnd.output(), stage.postgres.readLog(), JSON.stringify(rows)];
+    for (const part of [accessToken, idToken].flatMap((token) => token.split(".").slice(1))) {
+      for (const place of places) expect(place.includes(part.slice(0, 40))).toBe(false);
+    }
   });
 
   test("is refused when it is for somebody else: the identity token, and one for no resource", async () => {
