@@ -16,8 +16,9 @@ import { reapExternalIdentities } from "./exec/external-identity-reaper.ts";
 const unusedExternalMs = 30 * 86_400_000;
 const reapIntervalMs = 3_600_000;
 
-/** One document of an issuer. */
+/** For an issuer's keys, its discovery document included. */
 const fetchTimeoutMs = 5_000;
+/** Of either document. */
 const maxDocumentBytes = 512 * 1024;
 
 export interface IdentityOptions {

@@ -22,6 +22,7 @@ export interface JwksOptions {
   readonly minRefetchMs: number;
   /** Age from which a set is not used. */
   readonly maxStaleMs: number;
+  /** The time is for discovery document and keys together. */
   readonly fetch: FetchOptions;
   readonly log: Log;
   /** In milliseconds since 1970: the ages of copies outlive the process. */
@@ -147,8 +148,10 @@ export class JwksSource {
     this.#lastAttemptMs = this.#clock();
     let body: Buffer;
     try {
+      const startMs = performance.now();
       const url = this.#of.url ?? parseDiscovery(await fetchDocument(discoveryUrl(issuer), fetch), issuer);
-      body = await fetchDocument(url, fetch);
+      const timeoutMs = Math.max(0, Math.ceil(fetch.timeoutMs - (performance.now() - startMs)));
+      body = await fetchDocument(url, { ...fetch, timeoutMs });
       this.#keys = parseJwks(body);
     } catch (error) {
       this.#failures += 1;

@@ -73,6 +73,18 @@ describe("an issuer that lies", () => {
     }
   });
 
+  test("is slow with one document, and gets what is left of the time for the other", async () => {
+    stage.issuer.answer = (_request, response) => {
+      if (stage.jwksRequests() > 0) return;
+      const document = { issuer: stage.issuer.issuer, jwks_uri: stage.issuer.jwksUrl };
+      setTimeout(() => response.end(JSON.stringify(document)), 1_500);
+    };
+    const start = performance.now();
+    await refusedWith(stage.discovered());
+    expect(stage.jwksRequests()).toBe(1);
+    expect(performance.now() - start).toBeLessThan(3_000);
+  });
+
   test("does not end what it began", async () => {
     stage.issuer.answer = (_request, response) => {
       response.writeHead(200, { "content-length": "1000" });
