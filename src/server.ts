@@ -200,6 +200,7 @@ async function listenOn(
     masterSecret,
     lifetimeMs: auth.claimsLifetimeMs,
     prefix: auth.claimsPrefix,
+    withdraw: (database, withdrawal) => databases.withdrawClaims(database, withdrawal),
   });
   const pool = new UpstreamPool(
     (target) => drift.open(target, open),

@@ -10,6 +10,7 @@ import { rankOf } from "../upstream/built-in-groups.ts";
 import { type ClaimsInstallation, installClaims } from "../upstream/install-claims.ts";
 import { reconcileDatabase, reconcileDefaultPrivileges } from "../upstream/reconcile-database.ts";
 import type { RoleOptions } from "../upstream/reconcile-groups.ts";
+import { type ClaimsWithdrawal, withdrawClaims } from "../upstream/withdraw-claims.ts";
 import { highestRank } from "./authorize.ts";
 import { translateErrors } from "./run-statement.ts";
 
@@ -30,6 +31,12 @@ export interface DatabasePreparer {
    *   there: what stands in their place could say anything
    */
   requireClaims(database: string): void;
+  /**
+   * Makes worthless what was sealed for a connection to the database. Where `$auth` is refused there is nothing to do.
+   *
+   * @throws SqlError cannot_connect_now when the upstream is not there; what else PostgreSQL says
+   */
+  withdrawClaims(database: string, withdrawal: ClaimsWithdrawal): Promise<void>;
   /** Does a user's part in all databases that were prepared: it may just have become an admin. Never throws. */
   prepareOwner(user: Owner): Promise<void>;
   /** Forgets what was prepared: a database was created, dropped, renamed or given another template. */
@@ -152,6 +159,11 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
       const refusal = withoutClaims.get(database);
       if (refusal !== undefined) throw refusal;
     },
+    withdrawClaims: (database, withdrawal) =>
+      translateErrors(async () => {
+        if (withoutClaims.has(database)) return;
+        await connected(database, (client) => withdrawClaims(client, options.claims.schema, withdrawal));
+      }),
     prepareOwner: async (user) => {
       for (const database of databases) {
         await prepareFor(database, user).catch((error: unknown) =>

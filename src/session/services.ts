@@ -18,7 +18,7 @@ import type { BearerLogins } from "./login.ts";
 export interface SessionServices {
   readonly pool: UpstreamPool;
   /** Seals the claims of sessions that outlast an envelope. */
-  readonly claims: Pick<ClaimsPublisher, "messagesFor">;
+  readonly claims: Pick<ClaimsPublisher, "messagesFor" | "withdraw">;
   readonly cancels: CancelRegistry;
   readonly executor: Executor;
   /** Before each login: puts the role right where it has drifted, and makes the built-in roles' grants in a new database. */

@@ -12,15 +12,17 @@ const noParameters: ReadonlyMap<string, string> = new Map();
 export class SessionClaims {
   readonly #profile: SessionProfile;
   readonly #relay: Relay;
-  readonly #publisher: Pick<ClaimsPublisher, "messagesFor">;
+  readonly #publisher: Pick<ClaimsPublisher, "messagesFor" | "withdraw">;
   readonly #log: Log;
   #claims: Claims;
+  /** What the connection carries. */
+  #carried: Claims;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(
     profile: SessionProfile,
     relay: Relay,
-    publisher: Pick<ClaimsPublisher, "messagesFor">,
+    publisher: Pick<ClaimsPublisher, "messagesFor" | "withdraw">,
     log: Log,
   ) {
     this.#profile = profile;
@@ -28,6 +30,7 @@ export class SessionClaims {
     this.#publisher = publisher;
     this.#log = log;
     this.#claims = profile.identity.claims;
+    this.#carried = this.#claims;
     this.#watch(relay.connection.claimsDueAtMs);
   }
 
@@ -46,15 +49,18 @@ export class SessionClaims {
   /**
    * Seals them for the time to come, while the client waits.
    *
-   * @throws SqlError when they cannot be sealed
+   * @throws SqlError when they cannot be sealed; whatever keeps those from before from being taken back
    */
   async refresh(): Promise<void> {
     const { identity, database, id } = this.#profile;
     const { connection } = this.#relay;
-    const target = { ...upstreamTargetOf(identity, database, noParameters), claims: this.#claims };
+    const claims = this.#claims;
+    if (claims !== this.#carried) await this.#publisher.withdraw(connection, database);
+    const target = { ...upstreamTargetOf(identity, database, noParameters), claims };
     const { calls, dueAtMs } = this.#publisher.messagesFor(connection, target);
     if (await this.#relay.converseCalls(calls)) {
       connection.claimsDueAtMs = dueAtMs;
+      this.#carried = claims;
       this.#watch(dueAtMs);
     } else {
       // What is there goes on until it expires, and then $auth is refused.

@@ -13,6 +13,9 @@ import { envelopeType, maxEnvelopeBytes } from "./claims-envelope.ts";
 /** The table that only the functions' owner may read. */
 export const claimsKeyTable = "claims_key";
 
+/** The table of connections whose claims have changed: what was sealed for one before that is worth nothing any more. */
+export const withdrawnClaimsTable = "claims_withdrawn";
+
 /** Name of the setting that holds the envelope. */
 export const sessionSetting = "nodedb.session";
 
@@ -43,6 +46,13 @@ CREATE TABLE IF NOT EXISTS ${s}.${claimsKeyTable} (
 ALTER TABLE ${s}.${claimsKeyTable} ALTER COLUMN kid SET STATISTICS 0, ALTER COLUMN inner_pad SET STATISTICS 0,
   ALTER COLUMN outer_pad SET STATISTICS 0;
 REVOKE ALL ON TABLE ${s}.${claimsKeyTable} FROM PUBLIC;
+CREATE TABLE IF NOT EXISTS ${s}.${withdrawnClaimsTable} (
+  pid pg_catalog.int4,
+  port pg_catalog.int4,
+  until pg_catalog.numeric NOT NULL,
+  PRIMARY KEY (pid, port)
+);
+REVOKE ALL ON TABLE ${s}.${withdrawnClaimsTable} FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION ${s}.session() RETURNS pg_catalog.jsonb
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER
@@ -82,6 +92,11 @@ BEGIN
              AND (pg_catalog.inet_client_port() IS NOT NULL
                   OR (v_session OPERATOR(pg_catalog.->>) 'iat')::pg_catalog.numeric
                      OPERATOR(pg_catalog.>) pg_catalog.extract('epoch', pg_catalog.pg_postmaster_start_time()))
+             AND NOT EXISTS (
+               SELECT FROM ${s}.${withdrawnClaimsTable} AS w
+                WHERE w.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
+                  AND w.port OPERATOR(pg_catalog.=) coalesce(pg_catalog.inet_client_port(), -1)
+                  AND w.until OPERATOR(pg_catalog.>=) (v_session OPERATOR(pg_catalog.->>) 'iat')::pg_catalog.numeric)
              AND pg_catalog.jsonb_typeof(v_session OPERATOR(pg_catalog.->) 'claims') OPERATOR(pg_catalog.=) 'object'
           THEN
             RETURN v_session OPERATOR(pg_catalog.->) 'claims';

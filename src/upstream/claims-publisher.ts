@@ -17,6 +17,7 @@ import { sessionSetting } from "./claims-functions.ts";
 import { callFunctions, encodeClientPortQuestion, encodeSetting } from "./function-calls.ts";
 import { SealedConnections } from "./sealed-connections.ts";
 import type { UpstreamConnection } from "./upstream-connection.ts";
+import type { ClaimsWithdrawal } from "./withdraw-claims.ts";
 
 /** Whose claims, and where. */
 export interface ClaimsTarget {
@@ -44,6 +45,8 @@ export interface ClaimsPublisherOptions {
   readonly lifetimeMs: number;
   /** `auth.claims_prefix`; undefined: no setting for each claim. */
   readonly prefix?: string | undefined;
+  /** Makes worthless what was sealed for a connection (src/upstream/withdraw-claims.ts). */
+  readonly withdraw: (database: string, withdrawal: ClaimsWithdrawal) => Promise<void>;
   readonly now?: () => number;
 }
 
@@ -90,13 +93,30 @@ export class ClaimsPublisher {
   }
 
   /**
+   * Takes back every envelope that the connection has had, before it gets one with other claims.
+   *
+   * @throws when PostgreSQL has not noted it: the connection is not to be used then
+   */
+  async withdraw(connection: UpstreamConnection, database: string): Promise<void> {
+    const { processId, clientPort = null } = connection;
+    const untilMs = this.#now();
+    await this.#options.withdraw(database, {
+      processId,
+      clientPort,
+      untilMs,
+      lifetimeMs: this.#options.lifetimeMs,
+    });
+    connection.claimsWithdrawnMs = untilMs;
+  }
+
+  /**
    * The same for a connection in use, whose stream is somebody else's to write to.
    *
    * @throws SqlError when the claims cannot be sealed
    */
   messagesFor(connection: UpstreamConnection, target: ClaimsTarget): ClaimsMessages {
     const { database, claims } = target;
-    const period = this.#periodFor(target.expiresAt);
+    const period = this.#periodFor(target.expiresAt, connection.claimsWithdrawnMs);
     const binding = bindingOf(connection, target);
     const envelope = sealClaims(this.#keyOf(database), binding, period, claims);
     this.#sealed.note(binding, JSON.stringify(claims), period.issuedAtMs);
@@ -110,8 +130,9 @@ export class ClaimsPublisher {
     };
   }
 
-  #periodFor(expiresAt: Date | undefined): ClaimsPeriod {
-    const issuedAtMs = this.#now();
+  #periodFor(expiresAt: Date | undefined, withdrawnMs: number): ClaimsPeriod {
+    // Later than what was withdrawn, also where that was in the same millisecond or the clock has been set back.
+    const issuedAtMs = Math.max(this.#now(), withdrawnMs + 1);
     const endsAtMs = expiresAt?.getTime() ?? Number.POSITIVE_INFINITY;
     return { issuedAtMs, expiresAtMs: Math.min(issuedAtMs + this.#options.lifetimeMs, endsAtMs) };
   }

@@ -5,7 +5,7 @@ import { type ClientBase, escapeIdentifier, escapeLiteral } from "pg";
 import { SqlError } from "../errors/sql-error.ts";
 import { claimsOwner } from "./built-in-groups.ts";
 import { type ClaimsKey, deriveClaimsKey } from "./claims-envelope.ts";
-import { claimsFunctionsSql, claimsKeyTable } from "./claims-functions.ts";
+import { claimsFunctionsSql, claimsKeyTable, withdrawnClaimsTable } from "./claims-functions.ts";
 import { byteaText, copyIn } from "./copy-in.ts";
 
 export interface ClaimsInstallation {
@@ -40,7 +40,7 @@ export async function installClaims(client: ClientBase, installation: ClaimsInst
   }
   const owner = escapeIdentifier(claimsOwner);
   const s = escapeIdentifier(schema);
-  if (found?.mark === mark && found.hasKeyTable) {
+  if (found?.mark === mark && found.hasTables) {
     await client.query(`SET LOCAL ROLE ${owner}`);
     const kids = await client.query<{ kid: string }>(`SELECT kid FROM ${s}.${claimsKeyTable}`);
     await client.query("SET LOCAL ROLE NONE");
@@ -68,18 +68,18 @@ function markOf(sql: string, { database }: ClaimsInstallation, { kid }: ClaimsKe
 interface FoundSchema {
   readonly owner: string;
   readonly mark: string | null;
-  readonly hasKeyTable: boolean;
+  readonly hasTables: boolean;
 }
 
 async function readSchema(client: ClientBase, schema: string): Promise<FoundSchema | undefined> {
-  const result = await client.query<{ owner: string; mark: string | null; has_key_table: boolean }>(
+  const result = await client.query<{ owner: string; mark: string | null; has_tables: boolean }>(
     `SELECT r.rolname::pg_catalog.text AS owner, pg_catalog.obj_description(n.oid, 'pg_namespace') AS mark,
-            EXISTS (SELECT FROM pg_catalog.pg_class c
-                     WHERE c.relnamespace = n.oid AND c.relname = $2 AND c.relkind = 'r') AS has_key_table
+            (SELECT count(*) FROM pg_catalog.pg_class c
+              WHERE c.relnamespace = n.oid AND c.relname = ANY ($2) AND c.relkind = 'r') = 2 AS has_tables
        FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
       WHERE n.nspname = $1`,
-    [schema, claimsKeyTable],
+    [schema, [claimsKeyTable, withdrawnClaimsTable]],
   );
   const row = result.rows[0];
-  return row && { owner: row.owner, mark: row.mark, hasKeyTable: row.has_key_table };
+  return row && { owner: row.owner, mark: row.mark, hasTables: row.has_tables };
 }

@@ -120,6 +120,7 @@ class Login {
       secretKey: Buffer.alloc(0),
       clientPort: options.endpoint.kind === "socket" ? null : undefined,
       claimsDueAtMs: 0,
+      claimsWithdrawnMs: 0,
       parameters: new Map(),
       openedAtMs: Date.now(),
       cancels: new Set(),

@@ -13,6 +13,8 @@ export interface UpstreamConnection {
   clientPort: number | null | undefined;
   /** From when on the claims that it carries should be sealed anew, in milliseconds since 1970; 0 before the first. */
   claimsDueAtMs: number;
+  /** Until when what was sealed for it has been taken back, in milliseconds since 1970; 0: nothing has. */
+  claimsWithdrawnMs: number;
   /** The parameters as last reported by ParameterStatus; kept true by whoever reads the connection. */
   readonly parameters: Map<string, string>;
   readonly openedAtMs: number;

@@ -292,6 +292,30 @@ function describeAttacks(version: "embedded" | "debian", isThere: boolean): void
       });
     });
 
+    it("claims that were taken away do not come back by an envelope that a client has kept", async () => {
+      await installVariant(stage, "kept_envelopes", [
+        [/AND NOT EXISTS \(\n *SELECT FROM [\s\S]*?'iat'\)::pg_catalog\.numeric\)\n/, "\n"],
+      ]);
+      await stage.asAdmin("ALTER USER bob SET ROLE admin");
+      await as("bob", async (client) => {
+        const envelope = async () =>
+          (await client.query("SELECT current_setting('nodedb.session') AS e")).rows[0].e as string;
+        const kept = await envelope();
+        for (const role of ["readonly", "readwrite"]) {
+          await stage.asAdmin(`ALTER USER bob SET ROLE ${role}`);
+          expect((await client.query("SELECT $auth.roles AS roles")).rows).toEqual([{ roles: [role] }]);
+          const good = await envelope();
+          await client.query("SELECT set_config('nodedb.session', $1, false)", [kept]);
+          expect((await client.query("SELECT kept_envelopes.role() AS role")).rows).toEqual([
+            { role: "admin" },
+          ]);
+          expect(await stateOf(client.query("SELECT auth.role()"))).toBe("28000");
+          await client.query("SELECT set_config('nodedb.session', $1, false)", [good]);
+          expect((await client.query("SELECT auth.role() AS role")).rows).toEqual([{ role }]);
+        }
+      });
+    });
+
     it("a connection is lent only to who has the very claims that it was opened for", async () => {
       const processId = (user: string) => as(user, async (client) => (await bindingOf(client)).processId);
       const first = await processId("alice");

@@ -119,6 +119,7 @@ function describeInstallation(version: "embedded" | "debian", isThere: boolean):
 
   it.each([
     ["a key was added", "INSERT INTO auth.claims_key VALUES ('0123456789abcdef', '', '')"],
+    ["the table of connections was lost", "DROP TABLE auth.claims_withdrawn"],
     ["a dump was restored without the key", "DELETE FROM auth.claims_key"],
     ["it was dropped", "DROP SCHEMA auth CASCADE"],
   ])("the next start puts right what was changed: %s", async (_name, change) => {

@@ -22,7 +22,12 @@ const connections: UpstreamConnection[] = [];
 
 beforeAll(async () => {
   [postgres, transports] = await Promise.all([startPostgres(), chooseTransports()]);
-  publisher = new ClaimsPublisher({ masterSecret: Buffer.alloc(32, 7), lifetimeMs, now: () => nowMs });
+  publisher = new ClaimsPublisher({
+    masterSecret: Buffer.alloc(32, 7),
+    lifetimeMs,
+    now: () => nowMs,
+    withdraw: () => Promise.reject(new Error("nothing is withdrawn here")),
+  });
 });
 afterEach(() => {
   for (const { transport } of connections.splice(0)) transport.close();

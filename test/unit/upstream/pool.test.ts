@@ -81,6 +81,7 @@ function openPool(more: Partial<PoolSettings> = {}) {
               secretKey: Buffer.alloc(4),
               clientPort: null,
               claimsDueAtMs: 0,
+              claimsWithdrawnMs: 0,
               parameters: new Map(),
               openedAtMs: Date.now(),
               cancels: new Set(),
