@@ -99,7 +99,8 @@ async function requireDatabase(client: Queryable, database: Name): Promise<void>
 
 /**
  * An admin lets its tenant into the databases that it can reach itself, or somebody of its tenant. One that nobody was let into
- * by name counts as the default tenant's: the admin of another must not take it.
+ * by name counts as the default tenant's: the admin of another must not take it. Superusers, who have made most databases and so
+ * are in their ACLs, stand above the tenants and count for none.
  */
 export async function requireOwnTenant(
   client: Queryable,
@@ -115,7 +116,10 @@ export async function requireOwnTenant(
        LEFT JOIN LATERAL (
          SELECT p.tenant_id FROM pg_catalog.aclexplode(d.datacl) a
            JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
-           JOIN (SELECT name, tenant_id FROM nodedb.principal UNION ALL SELECT name, tenant_id FROM nodedb.role) p
+           JOIN (SELECT u.name, u.tenant_id FROM nodedb.principal u
+                  WHERE NOT EXISTS (SELECT FROM nodedb.principal_role s
+                                     WHERE s.principal_id = u.id AND s.role = 'superuser')
+                 UNION ALL SELECT name, tenant_id FROM nodedb.role) p
              ON p.name = r.rolname
           WHERE a.privilege_type = 'CONNECT') h ON true
       WHERE d.datname = $1 GROUP BY d.oid`,

@@ -294,6 +294,10 @@ function describeScripts(upstream: Upstream, isThere: boolean): void {
     expect(seen).toEqual(["acme_chief", "carla", "carlo"]);
     expect(await stateOf(runOnce(asChief, "ALTER USER ana NOLOGIN"))).toBe("42704");
     expect(await stateOf(openClient(login("ana", undefined, "acme")))).toBe("42501");
+    // The database is the superuser's, who belongs to Ana's tenant by number and stands above all of them.
+    const letIn = "GRANT CONNECT ON DATABASE acme TO ana";
+    expect(await stateOf(runOnce(login("ana"), letIn))).toBe("42501");
+    expect(await stateOf(openClient(login("ana", undefined, "acme")))).toBe("42501");
     expect(await stateOf(admin("DROP TENANT acme"))).toBe("2BP01");
   });
 
