@@ -7,6 +7,7 @@ import { splitStatements } from "../../src/ddl/splitter.ts";
 import { conditions } from "../../src/errors/conditions.ts";
 import { helpEntries } from "../../src/exec/help.ts";
 import { resultColumns } from "../../src/exec/result-columns.ts";
+import { auditLevelOf } from "../../src/observe/audit.ts";
 
 const page = readFileSync(new URL("../../docs/sql.md", import.meta.url), "utf8");
 
@@ -76,6 +77,17 @@ describe("docs/sql.md", () => {
     for (const { title, text } of sections) {
       expect(text, title).toMatch(/^Who: (any|self|admin|superuser|the table's owner)\b/m);
     }
+  });
+
+  it("says of each statement which errors are its own", () => {
+    for (const { title, text } of sections) {
+      expect(text, title).toMatch(/^Errors: (none of its own|as above|\b[0-9X][0-9A-Z]{4}\b)/m);
+    }
+  });
+
+  it("says from which level on each event is in the audit log", () => {
+    const rows = [...page.matchAll(/^\| (\w+) \| (minimal|standard|full) \|/gm)];
+    expect(Object.fromEntries(rows.map(([, event, level]) => [event, level]))).toEqual(auditLevelOf);
   });
 
   it("names no SQLSTATE that is never raised, and none that PostgreSQL does not have", () => {
