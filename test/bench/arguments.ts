@@ -4,27 +4,28 @@ import { parseArgs } from "node:util";
 
 export const usage = `usage: npm run bench -- [option ...]
 
-  --only SECTION,...        idle, copy, pgbench, churn (default: all, in this order)
+  --only SECTION,...        idle, copy, pgbench, churn, http (default: all, in this order)
   --targets NAME,...        direct, pgbouncer, nodedb (default: all, in this order)
   --rounds N                times that every target is measured (3)
   --seconds N               length of one pgbench run (5)
-  --clients N,...           client counts of the pgbench section (1,8,32)
+  --clients N,...           client counts of the pgbench and http sections (1,8,32)
   --modes MODE,...          simple, extended, prepared (all)
   --churn-clients N         clients that reconnect for every transaction (8)
   --scale N                 pgbench scale factor: 100,000 rows each (10)
   --sessions N              sessions of the idle section (1000)
-  --copy-megabytes N        size of one COPY (500)
+  --copy-megabytes N        size of one COPY, or stream over HTTP (500)
   --upstream unix|tcp       how both proxies reach PostgreSQL (unix)
   --upstream-auth trust|scram
                             what PostgreSQL asks of both proxies on the unix socket (scram;
                             the front-end refuses an external PostgreSQL that trusts everybody)
   --postgres embedded|debian
                             PostgreSQL 18 from npm, or Debian's 15 (embedded)
+  --profile DIR             the front-end writes a CPU profile there whenever it stops
   --json FILE               also write every measurement there
   --help
 `;
 
-const sections = ["idle", "copy", "pgbench", "churn"] as const;
+const sections = ["idle", "copy", "pgbench", "churn", "http"] as const;
 export type Section = (typeof sections)[number];
 
 const targetNames = ["direct", "pgbouncer", "nodedb"] as const;
@@ -47,6 +48,7 @@ export interface BenchOptions {
   readonly upstream: "unix" | "tcp";
   readonly upstreamAuth: "trust" | "scram";
   readonly postgres: "embedded" | "debian";
+  readonly profileDir: string | undefined;
   readonly jsonFile: string | undefined;
 }
 
@@ -82,6 +84,7 @@ export function parseArguments(argv: readonly string[]): BenchOptions | undefine
         ? "scram"
         : oneOf("--upstream-auth", values["upstream-auth"] ?? "scram", ["trust", "scram"]),
     postgres: oneOf("--postgres", values.postgres ?? "embedded", ["embedded", "debian"]),
+    profileDir: values.profile,
     jsonFile: values.json,
   };
 }
@@ -105,6 +108,7 @@ function parseValues(argv: readonly string[]) {
         upstream: text,
         "upstream-auth": text,
         postgres: text,
+        profile: text,
         json: text,
         help: { type: "boolean" },
       },

@@ -1,5 +1,6 @@
 /** The front-end as a target: the built program in front of the benchmark's PostgreSQL. */
 
+import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import pg from "pg";
@@ -35,7 +36,7 @@ export async function startFrontEnd(
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   rmSync(portsFile, { force: true });
   writeFileSync(configFile, limits(options));
-  const child = startChild(process.execPath, ["--max-semi-space-size=4", program, "start"], {
+  const child = startChild(process.execPath, [...nodeArguments(options), program, "start"], {
     env: {
       NODEDB_CONFIG: configFile,
       NODEDB_DATA_DIR: dataDir,
@@ -50,18 +51,22 @@ export async function startFrontEnd(
   const close = () => child.stop("SIGTERM");
   try {
     await waitUntilReady("the front-end", child, async () => {
-      const port = readPort(portsFile);
+      const { pgwire: port } = readPorts(portsFile);
       return port !== undefined && (await acceptsConnections(port));
     });
-    const port = readPort(portsFile);
-    if (port === undefined) throw new Error(`${portsFile} names no pgwire port`);
+    const { pgwire: port, http } = readPorts(portsFile);
+    if (port === undefined || http === undefined) throw new Error(`${portsFile} does not name both ports`);
     const endpoint = { host: "127.0.0.1", port, user: clientUser, password: passwords.client, database };
-    await createClientUser({ ...endpoint, user: superuser, password: passwords.superuser }, passwords.client);
+    const key = await createClient(
+      { ...endpoint, user: superuser, password: passwords.superuser },
+      passwords.client,
+    );
     await grantPgbenchTables(server, clientUser);
     return {
       name: "nodedb",
       endpoint,
       proxyPid: child.pid,
+      http: { port: http, key },
       version: `NodeDB on Node.js ${process.version}`,
       close,
     };
@@ -71,14 +76,24 @@ export async function startFrontEnd(
   }
 }
 
-async function createClientUser(login: pg.ClientConfig, password: string): Promise<void> {
+/** @returns an API key of the client's user */
+async function createClient(login: pg.ClientConfig, password: string): Promise<string> {
   const client = new pg.Client(login);
   await client.connect();
   try {
     await client.query(`CREATE USER IF NOT EXISTS ${clientUser} PASSWORD '${password}'`);
+    // A key is shown once, and the front-end is started for each section.
+    const name = `bench_${randomBytes(6).toString("hex")}`;
+    const { rows } = await client.query(`CREATE API KEY ${name} FOR ${clientUser}`);
+    return String(rows[0]?.api_key);
   } finally {
     await client.end();
   }
+}
+
+function nodeArguments({ profileDir }: BenchOptions): string[] {
+  const profile = profileDir === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profileDir}`];
+  return ["--max-semi-space-size=4", ...profile];
 }
 
 /** The same room as PgBouncer has. */
@@ -90,6 +105,10 @@ max_connections = ${connections}
 [upstream]
 pool_size = ${connections}
 max_connections = ${connections}
+
+[http]
+requests_per_min = 0
+statement_timeout = "10m"
 `;
 }
 
@@ -98,14 +117,12 @@ function upstreamUrl(options: BenchOptions, server: PostgresServer): string {
   return options.upstream === "unix" ? `${url}?host=${server.socketDir}` : url;
 }
 
-/** @returns undefined until the file has been written in full */
-function readPort(portsFile: string): number | undefined {
-  if (!existsSync(portsFile)) return undefined;
+/** @returns no ports until the file has been written in full */
+function readPorts(portsFile: string): { readonly pgwire?: number; readonly http?: number } {
+  if (!existsSync(portsFile)) return {};
   try {
-    const ports: unknown = JSON.parse(readFileSync(portsFile, "utf8"));
-    const isRecord = typeof ports === "object" && ports !== null && "pgwire" in ports;
-    return isRecord && typeof ports.pgwire === "number" ? ports.pgwire : undefined;
+    return JSON.parse(readFileSync(portsFile, "utf8"));
   } catch {
-    return undefined;
+    return {};
   }
 }

@@ -2,6 +2,7 @@
 
 import type { QueryMode, Section, TargetName } from "./arguments.ts";
 import type { CopyThroughput, SlowReader } from "./copy-out.ts";
+import type { HttpRequests, HttpStream } from "./http-load.ts";
 import type { IdleMemory } from "./idle-memory.ts";
 import type { PgbenchResult } from "./pgbench.ts";
 
@@ -19,6 +20,17 @@ export interface CopySample extends CopyThroughput {
   readonly target: TargetName;
 }
 
+export interface HttpRequestsSample extends HttpRequests {
+  readonly clients: number;
+  readonly round: number;
+  readonly target: TargetName;
+}
+
+export interface HttpStreamSample extends HttpStream {
+  readonly round: number;
+  readonly target: TargetName;
+}
+
 /** Every single measurement, in the order of the run; what `--json` writes. */
 export interface Measurements {
   /** Versions, machine and options, as label and text. */
@@ -27,6 +39,8 @@ export interface Measurements {
   readonly copy: CopySample[];
   readonly slowReader: (SlowReader & { readonly target: TargetName })[];
   readonly pgbench: PgbenchSample[];
+  readonly httpRequests: HttpRequestsSample[];
+  readonly httpStream: HttpStreamSample[];
 }
 
 interface Sample {

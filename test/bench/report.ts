@@ -18,6 +18,7 @@ export function formatReport(measurements: Measurements): string {
     ...copyTable(measurements.copy),
     ...slowReaderTable(measurements),
     ...pgbenchTable(measurements.pgbench),
+    ...httpTables(measurements),
   ].join("\n");
 }
 
@@ -83,6 +84,42 @@ function pgbenchTable(samples: readonly PgbenchSample[]): string[] {
     ["workload, clients", "direct", "pgbouncer", "nodedb", "n/d", "n/p", "µs pgb.", "µs nodedb", "n/p"],
     ...rows,
   ]);
+}
+
+function httpTables({ httpRequests, httpStream }: Measurements): string[] {
+  if (httpRequests.length === 0) return [];
+  const clientCounts = [...new Set(httpRequests.map(({ clients }) => clients))];
+  const rows = clientCounts.map((clients) => {
+    const own = httpRequests.filter((sample) => sample.clients === clients);
+    return [
+      `${clients} connections`,
+      fixed(
+        medianOf(own, "nodedb", (sample) => sample.requestsPerSecond),
+        0,
+      ),
+      fixed(
+        medianOf(own, "nodedb", (sample) => sample.cpuUs),
+        0,
+      ),
+    ];
+  });
+  return [
+    ...section("HTTP: POST /v1/query of one row", [["", "requests/s", "CPU µs"], ...rows]),
+    ...section("HTTP: POST /v1/query/stream", [
+      ["", "MB/s", "CPU s/GB"],
+      [
+        "nodedb",
+        fixed(
+          medianOf(httpStream, "nodedb", (sample) => sample.megabytesPerSecond),
+          0,
+        ),
+        fixed(
+          medianOf(httpStream, "nodedb", (sample) => sample.cpuSecondsPerGb),
+          2,
+        ),
+      ],
+    ]),
+  ];
 }
 
 function workload(sample: PgbenchSample): string {

@@ -10,6 +10,7 @@ import { type BenchOptions, parseArguments, type Section, UsageError, usage } fr
 import { findProgram, runProgram } from "./child-process.ts";
 import { measureCopyThroughput, measureSlowReader } from "./copy-out.ts";
 import { startFrontEnd } from "./front-end.ts";
+import { measureHttpRequests, measureHttpStream } from "./http-load.ts";
 import { measureIdleMemory } from "./idle-memory.ts";
 import type { Measurements } from "./measurements.ts";
 import { type PgbenchLoad, runPgbench } from "./pgbench.ts";
@@ -75,6 +76,8 @@ async function measureAll(options: BenchOptions, cleanups: Cleanup[]): Promise<M
     copy: [],
     slowReader: [],
     pgbench: [],
+    httpRequests: [],
+    httpStream: [],
   };
   for (const section of options.sections) {
     // A fresh process for each section: memory that one has freed would hide what the next one needs.
@@ -133,6 +136,23 @@ const measureSection: Readonly<Record<Section, MeasureSection>> = {
       options,
       into,
     );
+  },
+  http: async (targets, options, into) => {
+    for (const { name: target, http, proxyPid } of targets) {
+      if (http === undefined || proxyPid === undefined) continue;
+      const warmUp = { clients: Math.max(...options.clients), seconds: warmUpSeconds };
+      await measureHttpRequests(http, proxyPid, warmUp);
+      for (let round = 1; round <= options.rounds; round += 1) {
+        for (const clients of options.clients) {
+          progress(`http, round ${round}, ${clients} connections, ${target}`);
+          const result = await measureHttpRequests(http, proxyPid, { clients, seconds: options.seconds });
+          into.httpRequests.push({ target, round, clients, ...result });
+        }
+        progress(`http stream, round ${round}, ${target}`);
+        const stream = await measureHttpStream(http, proxyPid, options.copyMegabytes);
+        into.httpStream.push({ target, round, ...stream });
+      }
+    }
   },
 };
 

@@ -1,6 +1,7 @@
 /** What clients of the benchmark connect to: PostgreSQL itself, or a proxy in front of it. */
 
 import type { TargetName } from "./arguments.ts";
+import type { HttpEndpoint } from "./http-load.ts";
 import { directUser, type PostgresServer } from "./postgres-server.ts";
 
 /** Where clients connect, always by TCP on loopback with SCRAM-SHA-256, and with which login. */
@@ -18,6 +19,8 @@ export interface Target {
   /** Process whose CPU time and memory, with those of its children, are measured; undefined for PostgreSQL itself. */
   readonly proxyPid: number | undefined;
   readonly version: string;
+  /** undefined: it speaks no HTTP. */
+  readonly http?: HttpEndpoint;
   close(): Promise<void>;
 }
 
