@@ -1,7 +1,8 @@
 /** What one client's transaction can hold up, for how long, and what it cannot. */
 
 import type pg from "pg";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { type FrontEnd, startFrontEnd } from "../support/front-end.ts";
 import { openStage, passwordOf, type Stage } from "../support/stage.ts";
 import { until } from "../support/until.ts";
 
@@ -143,4 +144,55 @@ test("a COMMIT that waits for what its own transaction has locked is refused, wi
   expect((await client.query("SELECT FROM written")).rowCount).toBe(0);
   const granted = await stage.past("SELECT datacl::text AS acl FROM pg_database WHERE datname = 'postgres'");
   expect(granted[0]?.acl).not.toContain("alice");
+});
+
+describe("with a second front-end on the same PostgreSQL", () => {
+  let second: FrontEnd;
+
+  beforeAll(async () => {
+    second = await startFrontEnd({ upstreamUrl: stage.postgres.url, besides: stage.frontEnd.dataDir });
+  });
+  afterAll(() => second?.close());
+
+  test("open transactions with statements of ours hold no lock that another administrator could wait for", async () => {
+    const setUp = await connect();
+    for (const sql of [
+      "CREATE USER altered PASSWORD 'long enough to be taken'",
+      "CREATE USER dropped PASSWORD 'long enough to be taken'",
+      "CREATE ROLE inherited",
+      "CREATE SERVICE ACCOUNT 'robot' FOR DATABASE postgres",
+    ]) {
+      await setUp.query(sql);
+    }
+    /** Every kind of change, each in an open block of its own, and what others do meanwhile, through either front-end. */
+    const changes = [
+      [
+        "CREATE USER one PASSWORD 'long enough to be taken'",
+        "CREATE USER two PASSWORD 'long enough to be taken'",
+      ],
+      ["ALTER USER altered CONNECTION LIMIT 3", "ALTER USER altered CONNECTION LIMIT 4"],
+      ["ALTER USER altered SET ROLE readonly", "ALTER USER altered SET ROLE readwrite"],
+      ["GRANT inherited TO altered", "GRANT inherited TO altered"],
+      ["GRANT CONNECT ON DATABASE postgres TO altered", "GRANT CONNECT ON DATABASE postgres TO altered"],
+      ["CREATE ROLE three", "CREATE ROLE four"],
+      ["ALTER ROLE inherited SET INHERIT readonly", "ALTER ROLE inherited SET INHERIT readwrite"],
+      ["CREATE TENANT five", "CREATE TENANT six"],
+      ["CREATE API KEY 'seven' FOR altered", "CREATE API KEY 'eight' FOR altered"],
+      ["DROP SERVICE ACCOUNT 'robot'", "ALTER SERVICE ACCOUNT 'robot' SET ROLE readonly"],
+      ["DROP USER dropped", "ALTER USER dropped RENAME TO renamed"],
+    ] as const;
+    for (const [held] of changes) {
+      const client = await connect();
+      await client.query("BEGIN");
+      await client.query(held);
+    }
+    const open =
+      "SELECT FROM pg_stat_activity WHERE usename = 'postgres' AND state LIKE 'idle in transaction%'";
+    expect(await stage.past(open)).toEqual([]);
+    const others = [await connect(stage.frontEnd.adminUser, { port: second.port }), await connect()];
+    // One that had to wait would be refused after three seconds.
+    for (const [index, [, sql]] of changes.entries()) {
+      expect(await outcomeOf(others[index % 2]?.query(sql) ?? Promise.reject()), sql).toBe(sql.split(" ")[0]);
+    }
+  }, 60_000);
 });
