@@ -97,7 +97,11 @@ export async function openHttp(config: Config, parts: HttpParts): Promise<HttpIn
           throw error;
         }
       },
-      isCurrent: (identity, database) => mayStay(catalog.cache, { identity, database }, new Date()),
+      isCurrent: (identity, database) => {
+        const { certificateId } = identity;
+        if (certificateId !== undefined && tls.isRevoked(certificateId)) return false;
+        return mayStay(catalog.cache, { identity, database }, new Date());
+      },
       get maxRows() {
         return limits.http.maxRows;
       },

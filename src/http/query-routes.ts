@@ -19,7 +19,7 @@ export interface QueryServices extends RequestServices {
   readonly prepareDatabase: (database: string, identity: Identity) => Promise<void>;
   /** @throws SqlError insufficient_privilege, which has been audited */
   readonly requireDatabase: (identity: Identity, database: string, address: string) => void;
-  /** False when the principal or its key has gone or changed since it was authenticated. */
+  /** False when the principal, its key or its certificate has gone or changed since it was authenticated. */
   readonly isCurrent: (identity: Identity, database: string) => boolean;
   readonly defaultDatabase: string;
   readonly maxRows: number;

@@ -233,15 +233,21 @@ test("no session is resumed", async () => {
   expect(reused).toEqual([false, false]);
 });
 
-test("clients may have to have a certificate", async () => {
+test("clients may have to have a certificate, and another name in it may be the one that counts", async () => {
+  await stage.asAdmin(`CREATE USER "carol@example.com" PASSWORD 'password of carol'`);
   const strict = await startFrontEnd({
     upstreamUrl: stage.postgres.url,
     besides: stage.frontEnd.dataDir,
-    configuration: configuration("required = true\nclient_required = true"),
+    configuration: configuration('required = true\nclient_required = true\nclient_identity = "san_email"'),
   });
   try {
     const there = { port: strict.httpPort };
-    expect(await ask(connection(alice), undefined, there)).toMatchObject(as("alice"));
+    const carol = await authority.issue({
+      name: "CN=alice",
+      alternativeNames: [{ type: "email", value: "carol@example.com" }],
+    });
+    expect(await ask(connection(carol), undefined, there)).toMatchObject(as("carol@example.com"));
+    expect(await ask(connection(alice), key, there)).toMatchObject({ status: 401 });
     await expect(ask(connection(), key, there)).rejects.toThrow();
     const plain = httpClient(`http://127.0.0.1:${strict.httpPort}`);
     expect(await plain.query(key, { sql: "SELECT 1" })).toMatchObject({ status: 426 });
