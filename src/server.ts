@@ -7,7 +7,7 @@ import type { Pool } from "pg";
 import type { Identity } from "./auth/identity.ts";
 import { LoginGuard } from "./auth/login-guard.ts";
 import { type Catalog, openCatalog } from "./catalog/catalog.ts";
-import { connectAdmin, createAdminPool } from "./catalog/connection.ts";
+import { catalogUnavailable, connectAdmin, createAdminPool } from "./catalog/connection.ts";
 import { DatabaseNames } from "./catalog/database-names.ts";
 import { openRecorders } from "./catalog/recorders.ts";
 import type { SessionRow } from "./catalog/session-table.ts";
@@ -23,6 +23,7 @@ import { createExecutor } from "./exec/execute.ts";
 import { resultColumns } from "./exec/result-columns.ts";
 import { RoleDrift } from "./exec/role-drift.ts";
 import { RoleReaper } from "./exec/role-reaper.ts";
+import { sessionRowOf } from "./exec/session-row.ts";
 import { LiveSettings } from "./live-settings.ts";
 import type { Log } from "./observe/log.ts";
 import { createMetrics } from "./observe/metrics.ts";
@@ -180,6 +181,11 @@ async function listenOn(
       audit,
       onChange: () => sessionTable.touch(),
       onAdmitted: (session) => sessionWatch.admitted(session),
+      takePlace: (status, limits) =>
+        sessionTable.takePlace(sessionRowOf(status), limits).catch((error: unknown) => {
+          log.warn({ err: error }, "cannot count the sessions of other front-ends: a login is refused");
+          throw catalogUnavailable(error);
+        }),
     },
   );
   const transports = await chooseTransports();
@@ -433,23 +439,7 @@ async function listenOn(
 
 /** The sessions of this process as the table of all front-ends has them. */
 function* sessionRows(registry: SessionRegistry): Generator<SessionRow> {
-  for (const { session, state, lastActiveAtMs } of registry.statuses()) {
-    const { id, identity, database, clientAddress, protocol } = session.profile;
-    yield {
-      id,
-      principalId: identity.principal.id,
-      username: identity.principal.name,
-      database,
-      tenantId: identity.tenantId,
-      authMethod: identity.method,
-      clientAddress,
-      protocol,
-      state,
-      connectedAtMs: session.connectedAtMs,
-      lastActiveAtMs,
-      expiresAtMs: identity.expiresAt?.getTime(),
-    };
-  }
+  for (const status of registry.statuses()) yield sessionRowOf(status);
 }
 
 async function endedUnasked(embedded: EmbeddedPostgres | undefined, isClosing: () => boolean): Promise<void> {

@@ -190,6 +190,41 @@ const migrations: readonly string[] = [
      subject text NOT NULL,
      UNIQUE (source, provider, issuer, subject)
    );`,
+  // A session takes its place only if its principal and its tenant have one left on all front-ends together: $2 and $3 are their
+  // limits, NULL none; the sessions of $4 have ended on the front-end that asks. Who counts holds a lock, on a row because any
+  // client could hold an advisory one; always of the tenant first. What is counted after the lock is what was committed before.
+  `CREATE INDEX session_principal_id_idx ON nodedb.session (principal_id);
+   CREATE INDEX session_tenant_id_idx ON nodedb.session (tenant_id);
+   CREATE UNLOGGED TABLE nodedb.session_count_lock (slot pg_catalog.int4 PRIMARY KEY);
+   CREATE FUNCTION nodedb.take_place(place nodedb.session, of_principal pg_catalog.int4, of_tenant pg_catalog.int4,
+                                     ended uuid[], silence interval)
+     RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '3s' AS
+     $$DECLARE
+       slots pg_catalog.int4[] := ARRAY[]::pg_catalog.int4[];
+       wanted pg_catalog.int4;
+       present pg_catalog.int8;
+     BEGIN
+       IF of_tenant IS NOT NULL THEN slots := slots || (place.tenant_id % 64)::pg_catalog.int4; END IF;
+       IF of_principal IS NOT NULL THEN slots := slots || (64 + place.principal_id % 64)::pg_catalog.int4; END IF;
+       FOREACH wanted IN ARRAY slots LOOP
+         INSERT INTO nodedb.session_count_lock (slot) VALUES (wanted) ON CONFLICT (slot) DO NOTHING;
+         PERFORM FROM nodedb.session_count_lock l WHERE l.slot = wanted FOR UPDATE;
+       END LOOP;
+       IF of_principal IS NOT NULL THEN
+         SELECT pg_catalog.count(*) INTO present FROM nodedb.session s JOIN nodedb.front_end f ON f.id = s.instance_id
+          WHERE s.principal_id = place.principal_id AND s.id <> place.id AND s.id <> ALL (ended)
+            AND (f.id = place.instance_id OR f.heartbeat_at >= pg_catalog.clock_timestamp() - silence);
+         IF present >= of_principal THEN RETURN 'principal'; END IF;
+       END IF;
+       IF of_tenant IS NOT NULL THEN
+         SELECT pg_catalog.count(*) INTO present FROM nodedb.session s JOIN nodedb.front_end f ON f.id = s.instance_id
+          WHERE s.tenant_id = place.tenant_id AND s.id <> place.id AND s.id <> ALL (ended)
+            AND (f.id = place.instance_id OR f.heartbeat_at >= pg_catalog.clock_timestamp() - silence);
+         IF present >= of_tenant THEN RETURN 'tenant'; END IF;
+       END IF;
+       INSERT INTO nodedb.session SELECT place.* ON CONFLICT (id) DO NOTHING;
+       RETURN NULL;
+     END$$;`,
 ];
 
 /** The version that this program reads and writes. */

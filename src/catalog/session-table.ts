@@ -7,6 +7,7 @@
 import type { Pool, PoolClient } from "pg";
 import type { Log } from "../observe/log.ts";
 import type { ChangeListener } from "./change-listener.ts";
+import { loginQuery, sqlstateOf } from "./connection.ts";
 import type { Queryable } from "./users.ts";
 
 /** Channel on which front-ends learn that a session is to be killed. */
@@ -41,6 +42,12 @@ export interface SessionRow {
   readonly expiresAtMs: number | undefined;
 }
 
+/** How many sessions there may be on all front-ends together; undefined is any number. */
+export interface PlaceLimits {
+  readonly ofPrincipal: number | undefined;
+  readonly ofTenant: number | undefined;
+}
+
 /** The sessions of this process. */
 export interface SessionSource {
   rows(): Iterable<SessionRow>;
@@ -62,6 +69,8 @@ type Written = Pick<SessionRow, "state" | "lastActiveAtMs">;
 export class SessionTable {
   readonly #options: SessionTableOptions;
   #written = new Map<string, Written>();
+  /** Whose rows are under way, or perhaps not: batches leave them alone. */
+  readonly #takingPlace = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
   #ticker: NodeJS.Timeout | undefined;
   #lastFlush: Promise<void> = Promise.resolve();
@@ -90,6 +99,32 @@ export class SessionTable {
       this.#timer = undefined;
       this.#flushQuietly("arrivals");
     }, flushDelayMs).unref();
+  }
+
+  /**
+   * Writes the row of a session at once, unless too many are there of its principal or tenant. A front-end that has crashed
+   * counts until it has been silent for as long as makes it dead.
+   *
+   * @returns whose sessions are too many; undefined when the session has its place
+   * @throws when that cannot be told; the session must not begin then
+   */
+  async takePlace(row: SessionRow, limits: PlaceLimits): Promise<"principal" | "tenant" | undefined> {
+    this.#takingPlace.add(row.id);
+    let full: "principal" | "tenant" | null = null;
+    try {
+      full = await this.#askForPlace(row, limits).catch(async (error: unknown) => {
+        if (sqlstateOf(error) !== foreignKeyViolation) throw error;
+        // Others took this process for dead, or PostgreSQL has crashed.
+        await this.#beat();
+        await this.flush();
+        return this.#askForPlace(row, limits);
+      });
+      return full ?? undefined;
+    } finally {
+      this.#takingPlace.delete(row.id);
+      // After an error the row may be there: it goes with the session, which does not begin.
+      if (full === null) this.#written.set(row.id, { state: row.state, lastActiveAtMs: row.lastActiveAtMs });
+    }
   }
 
   /** Writes everything as it is now. */
@@ -172,12 +207,45 @@ export class SessionTable {
     );
   }
 
+  async #askForPlace(row: SessionRow, limits: PlaceLimits): Promise<"principal" | "tenant" | null> {
+    const { pool, instanceId } = this.#options;
+    const result = await pool.query<{ full: "principal" | "tenant" | null }>(
+      loginQuery(takePlace, [
+        row.id,
+        instanceId,
+        row.principalId,
+        row.username,
+        row.database,
+        row.tenantId,
+        row.authMethod,
+        row.clientAddress ?? null,
+        row.protocol,
+        row.state,
+        moment(row.connectedAtMs),
+        moment(row.lastActiveAtMs),
+        row.expiresAtMs === undefined ? null : moment(row.expiresAtMs),
+        limits.ofPrincipal ?? null,
+        limits.ofTenant ?? null,
+        this.#ended(),
+      ]),
+    );
+    return result.rows[0]?.full ?? null;
+  }
+
+  /** Sessions that are over and whose rows may still be there. */
+  #ended(): readonly string[] {
+    const ids = new Set([...this.#written.keys(), ...this.#takingPlace]);
+    for (const { id } of this.#options.source.rows()) ids.delete(id);
+    return [...ids];
+  }
+
   async #write(what: "arrivals" | "everything"): Promise<void> {
     if (this.#isClosed) return;
     const rows: SessionRow[] = [];
     const gone = new Set(this.#written.keys());
     for (const row of this.#options.source.rows()) {
       gone.delete(row.id);
+      if (this.#takingPlace.has(row.id)) continue;
       const before = this.#written.get(row.id);
       const isMoved = before?.state !== row.state || before.lastActiveAtMs !== row.lastActiveAtMs;
       if (before === undefined || (what === "everything" && isMoved)) rows.push(row);
@@ -263,6 +331,12 @@ const upsertSessions = `
          AS r (id, principal_id, username, database, tenant_id, auth_method, client_addr, protocol, state,
                connected_at, last_active_at, expires_at)
   ON CONFLICT (id) DO UPDATE SET state = EXCLUDED.state, last_active_at = EXCLUDED.last_active_at`;
+
+const foreignKeyViolation = "23503";
+
+const takePlace = `
+  SELECT nodedb.take_place(ROW($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, NULL)::nodedb.session, $14, $15, $16,
+                           '${heartbeatLimit}') AS full`;
 
 /** As PostgreSQL reads it; years beyond 9999 are none that a session ends in. */
 function moment(ms: number): string {

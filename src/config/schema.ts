@@ -286,7 +286,7 @@ export const configKeys = [
     key: "auth.max_connections_per_user",
     type: count(0, 100_000, "connections"),
     default: 0,
-    doc: "Client connections of one user at the same time; 0 is unlimited.",
+    doc: "Client connections of one user at the same time, on all front-ends of a PostgreSQL together; 0 is unlimited.",
     live: true,
   },
   {

@@ -81,7 +81,7 @@ export class RequestSession implements ManagedSession {
    */
   async run<T>(limits: RequestLimits, work: (statements: RequestStatements) => Promise<T>): Promise<T> {
     const { gate } = this.#services;
-    gate.admit(this);
+    await gate.admit(this);
     try {
       const lease = await this.#acquire();
       const client = new QueryClient(lease.connection, limits.maxBytes);

@@ -40,8 +40,14 @@ export interface ManagedSession {
 
 /** Where sessions are counted and listed. */
 export interface SessionGate {
-  /** @throws SqlError FATAL too_many_connections when the process, the tenant, the user or the role has no room for one more */
-  admit(session: ManagedSession): void;
+  /**
+   * Asks the other front-ends too where the number of a user's or a tenant's sessions is limited. Who is ended meanwhile hears of
+   * it as any session does.
+   *
+   * @throws SqlError FATAL too_many_connections when the process, the tenant or the user has no room for one more,
+   *   cannot_connect_now when that cannot be told
+   */
+  admit(session: ManagedSession): Promise<void>;
   remove(session: ManagedSession): void;
 }
 

@@ -199,7 +199,11 @@ export class Listener {
       log,
       (closed) => this.#options.registry.remove(closed),
     );
-    this.#options.registry.admit(session);
+    await this.#options.registry.admit(session);
+    if (transport.isClosed) {
+      session.leave();
+      return;
+    }
     if (!outcome.isRecorded) services.recordLogin(identity);
     const ticket = services.pool.acquire(upstreamTargetOf(identity, database, settings));
     // A client that leaves while it waits gives up its place.

@@ -10,9 +10,9 @@ import type { Audit, AuditEntry } from "../observe/audit.ts";
 export interface SessionLimits {
   /** Sessions in this process; one more is refused with too_many_connections. */
   readonly maxConnections: number;
-  /** Sessions of one user in this process; 0 is no limit. */
+  /** Sessions of one user; 0 is no limit. */
   readonly maxConnectionsPerUser: number;
-  /** Sessions of one tenant in this process; undefined is no limit. Asked at each login. */
+  /** Sessions of one tenant; undefined is no limit. Asked at each login. */
   readonly tenantLimit?: (tenantId: number) => number | undefined;
   /** 0 is never. */
   readonly idleTimeoutMs: number;
@@ -20,11 +20,27 @@ export interface SessionLimits {
   readonly absoluteTimeoutMs: number;
 }
 
-/** Who is told of sessions that come and go. */
+/** Who is told of sessions that come and go, and asked of those of other processes. */
 export interface SessionObserver {
   readonly audit: Audit;
   readonly onChange: () => void;
   readonly onAdmitted: (session: LiveSession) => void;
+  /**
+   * Counts the session with those of all front-ends, where its principal or its tenant may not have any number.
+   *
+   * @returns whose are too many; undefined when it may begin
+   * @throws when that cannot be told
+   */
+  readonly takePlace: (
+    status: SessionStatus,
+    limits: PlaceLimits,
+  ) => Promise<"principal" | "tenant" | undefined>;
+}
+
+/** How many sessions there may be of a principal and of a tenant; undefined is any number. */
+export interface PlaceLimits {
+  readonly ofPrincipal: number | undefined;
+  readonly ofTenant: number | undefined;
 }
 
 /** One session as SHOW SESSIONS prints it. */
@@ -41,6 +57,8 @@ interface Watch {
   /** For SHOW SESSIONS, which looks at other moments than the sweeper. */
   seenActivity: number;
   lastActiveAtMs: number;
+  /** False while other processes are asked. */
+  isAdmitted: boolean;
 }
 
 const sweepIntervalMs = 1_000;
@@ -64,39 +82,57 @@ export class SessionRegistry implements SessionDirectory, SessionGate {
     return this.#sessions.size;
   }
 
-  /** @throws SqlError FATAL too_many_connections when the process, the tenant, the user or the role has no room for one more */
-  admit(session: ManagedSession): void {
+  async admit(session: ManagedSession): Promise<void> {
     const { identity } = session.profile;
-    const count = this.#byPrincipal.get(identity.principal.id) ?? 0;
+    const { principal, tenantId, isSuperuser, connectionLimit } = identity;
     if (this.#sessions.size >= this.#limits.maxConnections) {
       throw tooMany("sorry, too many clients already");
     }
     const { maxConnectionsPerUser } = this.#limits;
-    const isOverUserLimit = maxConnectionsPerUser > 0 && count >= maxConnectionsPerUser;
-    const isOverOwnLimit =
-      identity.connectionLimit >= 0 && count >= identity.connectionLimit && !identity.isSuperuser;
-    if (isOverUserLimit || isOverOwnLimit) {
-      throw tooMany(`too many connections for role "${identity.principal.name}"`);
-    }
-    const ofTenant = this.#byTenant.get(identity.tenantId) ?? 0;
-    const tenantLimit = this.#limits.tenantLimit?.(identity.tenantId);
-    if (tenantLimit !== undefined && ofTenant >= tenantLimit && !identity.isSuperuser) {
-      throw tooMany("too many connections for this tenant");
-    }
-    this.#byPrincipal.set(identity.principal.id, count + 1);
-    this.#byTenant.set(identity.tenantId, ofTenant + 1);
+    const limits: PlaceLimits = {
+      ofPrincipal: smallest([
+        maxConnectionsPerUser > 0 ? maxConnectionsPerUser : undefined,
+        connectionLimit >= 0 && !isSuperuser ? connectionLimit : undefined,
+      ]),
+      ofTenant: isSuperuser ? undefined : this.#limits.tenantLimit?.(tenantId),
+    };
+    const { ofPrincipal = Number.POSITIVE_INFINITY, ofTenant = Number.POSITIVE_INFINITY } = limits;
+    if ((this.#byPrincipal.get(principal.id) ?? 0) >= ofPrincipal) throw tooManyOf("principal", session);
+    if ((this.#byTenant.get(tenantId) ?? 0) >= ofTenant) throw tooManyOf("tenant", session);
+    increment(this.#byPrincipal, principal.id);
+    increment(this.#byTenant, tenantId);
     const now = Date.now();
-    this.#sessions.set(session, { activity: -1, idleSinceMs: now, seenActivity: 0, lastActiveAtMs: now });
+    const watch = { activity: -1, idleSinceMs: now, seenActivity: 0, lastActiveAtMs: now, isAdmitted: false };
+    this.#sessions.set(session, watch);
+    if (limits.ofPrincipal !== undefined || limits.ofTenant !== undefined) {
+      try {
+        const status = { session, state: stateOf(session), lastActiveAtMs: now };
+        const full = await this.#observer?.takePlace(status, limits);
+        if (full !== undefined) throw tooManyOf(full, session);
+      } catch (error) {
+        this.remove(session);
+        throw error;
+      }
+      if (!this.#sessions.has(session)) {
+        // It has gone meanwhile; its row, written since, has to go as well.
+        this.#observer?.onChange();
+        return;
+      }
+    }
+    watch.isAdmitted = true;
     this.#tell("SessionConnect", session);
     this.#observer?.onAdmitted(session.profile);
   }
 
   remove(session: ManagedSession): void {
-    if (!this.#sessions.delete(session)) return;
+    const watch = this.#sessions.get(session);
+    if (watch === undefined) return;
+    this.#sessions.delete(session);
     const { principal, tenantId } = session.profile.identity;
     decrement(this.#byPrincipal, principal.id);
     decrement(this.#byTenant, tenantId);
-    this.#tell("SessionDisconnect", session);
+    if (watch.isAdmitted) this.#tell("SessionDisconnect", session);
+    else this.#observer?.onChange();
     if (this.#sessions.size === 0) this.#emptied?.();
   }
 
@@ -215,10 +251,27 @@ function stateOf(session: ManagedSession): SessionStatus["state"] {
   return session.isInTransaction ? "idle in transaction" : "idle";
 }
 
+function smallest(limits: readonly (number | undefined)[]): number | undefined {
+  const known = limits.filter((limit) => limit !== undefined);
+  return known.length === 0 ? undefined : Math.min(...known);
+}
+
+function increment(counts: Map<number, number>, key: number): void {
+  counts.set(key, (counts.get(key) ?? 0) + 1);
+}
+
 function decrement(counts: Map<number, number>, key: number): void {
   const count = (counts.get(key) ?? 1) - 1;
   if (count === 0) counts.delete(key);
   else counts.set(key, count);
+}
+
+function tooManyOf(whose: "principal" | "tenant", { profile }: ManagedSession): SqlError {
+  return tooMany(
+    whose === "tenant"
+      ? "too many connections for this tenant"
+      : `too many connections for role "${profile.identity.principal.name}"`,
+  );
 }
 
 function tooMany(message: string): SqlError {
