@@ -233,7 +233,7 @@ const documented = new Map(
     .slice(1)
     .map((part) => {
       const title = part.split("\n")[0] ?? "";
-      const errors = /^Errors: ([^]*?)\n\n/m.exec(part)?.[1] ?? "";
+      const errors = /^Errors: ([\s\S]*?)\n\n/m.exec(part)?.[1] ?? "";
       return [title, new Set(errors.match(/\b(?:[0-9][0-9A-Z]{4}|XX[0-9]{3})\b/g) ?? [])];
     }),
 );
