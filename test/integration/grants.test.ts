@@ -5,14 +5,9 @@ import { SqlError } from "../../src/errors/sql-error.ts";
 import { bootstrap } from "../../src/exec/bootstrap.ts";
 import { beginOpenTransaction } from "../../src/exec/context.ts";
 import type { StatementResult } from "../../src/exec/result.ts";
-import {
-  type CatalogStack,
-  makeMasterSecret,
-  openCatalogStack,
-  superuserPassword,
-} from "../support/catalog-stack.ts";
+import { type CatalogStack, startCatalogStack, superuserPassword } from "../support/catalog-stack.ts";
 import { clientConnection } from "../support/client-connection.ts";
-import { hasDebianPostgres, startPostgres, type TestPostgres } from "../support/postgres.ts";
+import { hasDebianPostgres } from "../support/postgres.ts";
 import { requireClient } from "../support/skips.ts";
 
 const password = "PASSWORD 'long enough'";
@@ -21,18 +16,11 @@ for (const version of ["embedded", "debian"] as const) {
   describe(`grants on PostgreSQL (${version})`, () => {
     const isThere = version === "embedded" || requireClient("PostgreSQL 15 (Debian)", hasDebianPostgres);
     const test = it.skipIf(!isThere);
-    let postgres: TestPostgres;
     let stack: CatalogStack;
 
     beforeAll(async () => {
       if (!isThere) return;
-      postgres = await startPostgres({ version });
-      stack = await openCatalogStack(
-        postgres,
-        version === "embedded"
-          ? { isEmbedded: true }
-          : { isEmbedded: false, masterSecret: makeMasterSecret() },
-      );
+      stack = await startCatalogStack(version);
       for (const database of ["sales", "stock", "acme_db"]) {
         await stack.sql(`CREATE DATABASE ${database}`);
         await stack.sql(`REVOKE CONNECT ON DATABASE ${database} FROM PUBLIC`);
@@ -46,10 +34,7 @@ for (const version of ["embedded", "debian"] as const) {
       await as("root_user", "CREATE SERVICE ACCOUNT robot FOR DATABASE sales");
     });
 
-    afterAll(async () => {
-      await stack?.close();
-      await postgres?.dispose();
-    });
+    afterAll(() => stack?.close());
 
     function as(user: string, sql: string, database = "nodedb"): Promise<StatementResult | "forward"> {
       return stack.run(user, sql, { database });

@@ -4,8 +4,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { findOidcProvider, loadOidcProviders } from "../../src/catalog/oidc-providers.ts";
 import { SqlError } from "../../src/errors/sql-error.ts";
 import type { StatementResult } from "../../src/exec/result.ts";
-import { type CatalogStack, makeMasterSecret, openCatalogStack } from "../support/catalog-stack.ts";
-import { hasDebianPostgres, startPostgres, type TestPostgres } from "../support/postgres.ts";
+import { type CatalogStack, startCatalogStack } from "../support/catalog-stack.ts";
+import { hasDebianPostgres } from "../support/postgres.ts";
 import { requireClient } from "../support/skips.ts";
 
 const password = "PASSWORD 'long enough'";
@@ -13,26 +13,16 @@ const password = "PASSWORD 'long enough'";
 for (const version of ["embedded", "debian"] as const) {
   describe(`OIDC providers on PostgreSQL (${version})`, () => {
     const isThere = version === "embedded" || requireClient("PostgreSQL 15 (Debian)", hasDebianPostgres);
-    let postgres: TestPostgres;
     let stack: CatalogStack;
 
     beforeAll(async () => {
       if (!isThere) return;
-      postgres = await startPostgres({ version });
-      stack = await openCatalogStack(
-        postgres,
-        version === "embedded"
-          ? { isEmbedded: true }
-          : { isEmbedded: false, masterSecret: makeMasterSecret() },
-      );
+      stack = await startCatalogStack(version);
       await stack.sql("INSERT INTO nodedb.tenant (id, name) VALUES (42, 'acme')");
       await run(`CREATE USER boss ${password} ROLE tenant_admin`);
     });
 
-    afterAll(async () => {
-      await stack?.close();
-      await postgres?.dispose();
-    });
+    afterAll(() => stack?.close());
 
     const test = it.skipIf(!isThere);
 

@@ -4,8 +4,8 @@ import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { identityOf } from "../../src/auth/password.ts";
 import { SqlError } from "../../src/errors/sql-error.ts";
 import type { StatementResult } from "../../src/exec/result.ts";
-import { type CatalogStack, makeMasterSecret, openCatalogStack } from "../support/catalog-stack.ts";
-import { hasDebianPostgres, startPostgres, type TestPostgres } from "../support/postgres.ts";
+import { type CatalogStack, startCatalogStack } from "../support/catalog-stack.ts";
+import { hasDebianPostgres } from "../support/postgres.ts";
 import { requireClient } from "../support/skips.ts";
 import { openStage, passwordOf, type Stage, stateOf } from "../support/stage.ts";
 
@@ -15,27 +15,17 @@ for (const version of ["embedded", "debian"] as const) {
   describe(`tenants on PostgreSQL (${version})`, () => {
     const isThere = version === "embedded" || requireClient("PostgreSQL 15 (Debian)", hasDebianPostgres);
     const test = it.skipIf(!isThere);
-    let postgres: TestPostgres;
     let stack: CatalogStack;
 
     beforeAll(async () => {
       if (!isThere) return;
-      postgres = await startPostgres({ version });
-      stack = await openCatalogStack(
-        postgres,
-        version === "embedded"
-          ? { isEmbedded: true }
-          : { isEmbedded: false, masterSecret: makeMasterSecret() },
-      );
+      stack = await startCatalogStack(version);
       await as("root_user", "CREATE TENANT acme ID 7");
       await as("root_user", `CREATE USER boss ${password} ROLE admin`);
       await as("root_user", `CREATE USER acme_admin ${password} ROLE tenant_admin TENANT acme`);
     });
 
-    afterAll(async () => {
-      await stack?.close();
-      await postgres?.dispose();
-    });
+    afterAll(() => stack?.close());
 
     function as(user: string, sql: string): Promise<StatementResult | "forward"> {
       return stack.run(user, sql);

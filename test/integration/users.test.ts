@@ -5,8 +5,8 @@ import { lookupScramLogin } from "../../src/auth/scram-login.ts";
 import { SqlError } from "../../src/errors/sql-error.ts";
 import type { StatementResult } from "../../src/exec/result.ts";
 import { createScramVerifierSync, formatScramVerifier } from "../../src/scram/verifier.ts";
-import { type CatalogStack, makeMasterSecret, openCatalogStack } from "../support/catalog-stack.ts";
-import { hasDebianPostgres, startPostgres, type TestPostgres } from "../support/postgres.ts";
+import { type CatalogStack, startCatalogStack } from "../support/catalog-stack.ts";
+import { hasDebianPostgres } from "../support/postgres.ts";
 import { requireClient } from "../support/skips.ts";
 
 const password = "PASSWORD 'long enough'";
@@ -15,7 +15,6 @@ const mock = { secret: Buffer.alloc(32, 7), iterations: 4096 };
 for (const version of ["embedded", "debian"] as const) {
   describe(`users on PostgreSQL (${version})`, () => {
     const isThere = version === "embedded" || requireClient("PostgreSQL 15 (Debian)", hasDebianPostgres);
-    let postgres: TestPostgres;
     let stack: CatalogStack;
 
     function login(name: string) {
@@ -25,13 +24,7 @@ for (const version of ["embedded", "debian"] as const) {
 
     beforeAll(async () => {
       if (!isThere) return;
-      postgres = await startPostgres({ version });
-      stack = await openCatalogStack(
-        postgres,
-        version === "embedded"
-          ? { isEmbedded: true }
-          : { isEmbedded: false, masterSecret: makeMasterSecret() },
-      );
+      stack = await startCatalogStack(version);
       await stack.run("root_user", `CREATE USER boss ${password} ROLE admin`);
       await stack.run("root_user", `CREATE USER worker ${password}`);
       await stack.sql("INSERT INTO nodedb.tenant (id, name) VALUES (7, 'acme')");
@@ -39,10 +32,7 @@ for (const version of ["embedded", "debian"] as const) {
       await stack.run("root_user", `CREATE USER acme_user ${password} TENANT acme`);
     });
 
-    afterAll(async () => {
-      await stack?.close();
-      await postgres?.dispose();
-    });
+    afterAll(() => stack?.close());
 
     const test = it.skipIf(!isThere);
 

@@ -16,7 +16,7 @@ import { createExecutor, type Executor } from "../../src/exec/execute.ts";
 import type { StatementResult } from "../../src/exec/result.ts";
 import { RoleReaper } from "../../src/exec/role-reaper.ts";
 import { createLog } from "../../src/observe/log.ts";
-import type { TestPostgres } from "./postgres.ts";
+import { startPostgres, type TestPostgres } from "./postgres.ts";
 
 export const superuserPassword = "correct horse battery";
 
@@ -194,6 +194,26 @@ export async function openCatalogStack(
       await audit.close();
       await catalog.close();
       await pool.end();
+    },
+  };
+}
+
+/**
+ * A PostgreSQL of its own and the catalog on it, as the front-end has them: 18 is the embedded one, 15 somebody else's. Both are
+ * closed together.
+ */
+export async function startCatalogStack(version: "embedded" | "debian"): Promise<CatalogStack> {
+  const postgres = await startPostgres({ version });
+  const isEmbedded = version === "embedded";
+  const stack = await openCatalogStack(
+    postgres,
+    isEmbedded ? { isEmbedded } : { isEmbedded, masterSecret: makeMasterSecret() },
+  );
+  return {
+    ...stack,
+    close: async () => {
+      await stack.close();
+      await postgres.dispose();
     },
   };
 }

@@ -8,6 +8,7 @@ import type { PrincipalRecord } from "../../src/catalog/users.ts";
 import type { EndingMode, ManagedSession } from "../../src/exec/sessions.ts";
 import { openSessionWatch, type SessionWatch } from "../../src/open-session-watch.ts";
 import { SessionRegistry } from "../../src/session/session-registry.ts";
+import { makeApiKeyRecord, makePrincipal } from "../support/principals.ts";
 
 const start = Date.parse("2026-01-01T00:00:00Z");
 const hourMs = 3_600_000;
@@ -52,31 +53,8 @@ describe("a session that expires", () => {
 
   beforeEach(() => {
     vi.useFakeTimers({ now: start });
-    record = {
-      id: 5,
-      kind: "service_account",
-      name: "etl",
-      tenantId: 1,
-      scramVerifier: undefined,
-      canLogin: true,
-      validUntil: undefined,
-      connectionLimit: -1,
-      defaultDatabase: undefined,
-      roleVersion: 1,
-      roles: ["readwrite"],
-      effectiveRoles: ["readwrite"],
-      databases: undefined,
-    };
-    key = {
-      keyId: "abcdefghij23",
-      name: "k",
-      ownerId: 5,
-      databases: undefined,
-      current: { secretHash: Buffer.alloc(32), scramVerifier: "" },
-      previous: undefined,
-      expiresAt: undefined,
-      isRevoked: false,
-    };
+    record = makePrincipal();
+    key = makeApiKeyRecord();
     registry = new SessionRegistry(
       { maxConnections: 10, maxConnectionsPerUser: 0, idleTimeoutMs: 0, absoluteTimeoutMs: 0 },
       {

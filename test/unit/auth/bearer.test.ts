@@ -8,38 +8,19 @@ import { LoginGuard } from "../../../src/auth/login-guard.ts";
 import type { ApiKeyRecord } from "../../../src/catalog/api-keys.ts";
 import type { PrincipalRecord } from "../../../src/catalog/users.ts";
 import type { AuditEntry } from "../../../src/observe/audit.ts";
+import { makeApiKeyRecord, makePrincipal } from "../../support/principals.ts";
 
 const now = new Date("2030-01-01T00:00:00Z");
 const later = new Date(now.getTime() + 1);
-const owner: PrincipalRecord = {
-  id: 5,
-  kind: "service_account",
-  name: "etl",
-  tenantId: 3,
-  scramVerifier: undefined,
-  canLogin: true,
-  validUntil: undefined,
-  connectionLimit: -1,
-  defaultDatabase: undefined,
-  roleVersion: 1,
-  roles: ["readwrite"],
-  effectiveRoles: ["readwrite"],
-  databases: ["a", "b"],
-};
+const owner: PrincipalRecord = makePrincipal({ tenantId: 3, databases: ["a", "b"] });
 const presented = { keyId: generateKeyId(), secret: generateKeySecret() };
 const token = formatApiKey(presented).reveal();
 const otherToken = formatApiKey({ keyId: presented.keyId, secret: generateKeySecret() }).reveal();
 const longToken = `e30.${Buffer.from(JSON.stringify({ iss: "i".repeat(20_000) })).toString("base64url")}.e30`;
-const key: ApiKeyRecord = {
+const key: ApiKeyRecord = makeApiKeyRecord({
   keyId: presented.keyId,
-  name: "k",
-  ownerId: 5,
-  databases: undefined,
   current: { secretHash: hashKeySecret(presented.secret), scramVerifier: "" },
-  previous: undefined,
-  expiresAt: undefined,
-  isRevoked: false,
-};
+});
 const rotated: ApiKeyRecord = {
   ...key,
   current: { secretHash: hashKeySecret(generateKeySecret()), scramVerifier: "" },

@@ -16,6 +16,7 @@ import {
   type ClientCertificateOptions,
   makeClientAuthority,
 } from "../../support/client-certificates.ts";
+import { makePrincipal } from "../../support/principals.ts";
 
 let authority: ClientAuthority;
 
@@ -144,21 +145,12 @@ describe("a revocation list", () => {
 describe("a login with a certificate", () => {
   const now = new Date();
   const later = new Date(now.getTime() + 60_000);
-  const alice: PrincipalRecord = {
-    id: 5,
+  const alice: PrincipalRecord = makePrincipal({
     kind: "user",
     name: "alice",
-    tenantId: 1,
-    scramVerifier: undefined,
-    canLogin: true,
-    validUntil: undefined,
-    connectionLimit: -1,
-    defaultDatabase: undefined,
-    roleVersion: 1,
     roles: ["readonly"],
     effectiveRoles: ["readonly"],
-    databases: undefined,
-  };
+  });
 
   async function attempt(
     changes: Partial<PrincipalRecord> = {},

@@ -5,33 +5,11 @@ import { mayStay } from "../../../src/auth/live-session.ts";
 import { identityOf } from "../../../src/auth/password.ts";
 import type { ApiKeyRecord } from "../../../src/catalog/api-keys.ts";
 import type { PrincipalRecord } from "../../../src/catalog/users.ts";
+import { makeApiKeyRecord, makePrincipal } from "../../support/principals.ts";
 
 const now = new Date("2026-01-01T00:00:00Z");
-const account: PrincipalRecord = {
-  id: 5,
-  kind: "service_account",
-  name: "etl",
-  tenantId: 1,
-  scramVerifier: undefined,
-  canLogin: true,
-  validUntil: undefined,
-  connectionLimit: -1,
-  defaultDatabase: undefined,
-  roleVersion: 1,
-  roles: ["readwrite"],
-  effectiveRoles: ["readwrite"],
-  databases: ["a", "b"],
-};
-const key: ApiKeyRecord = {
-  keyId: "abcdefghij23",
-  name: "k",
-  ownerId: 5,
-  databases: undefined,
-  current: { secretHash: Buffer.alloc(32), scramVerifier: "" },
-  previous: undefined,
-  expiresAt: undefined,
-  isRevoked: false,
-};
+const account: PrincipalRecord = makePrincipal({ databases: ["a", "b"] });
+const key: ApiKeyRecord = makeApiKeyRecord();
 
 function stays(record: PrincipalRecord | undefined, keys: readonly ApiKeyRecord[], database = "a"): boolean {
   const cache = { findById: (id: number) => (id === 5 ? record : undefined), keysOf: () => keys };

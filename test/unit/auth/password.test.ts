@@ -6,24 +6,20 @@ import { identityOf } from "../../../src/auth/password.ts";
 import type { ApiKeyRecord } from "../../../src/catalog/api-keys.ts";
 import type { PrincipalRecord } from "../../../src/catalog/users.ts";
 import { createScramVerifierSync, formatScramVerifier } from "../../../src/scram/verifier.ts";
+import { makeApiKeyRecord, makePrincipal } from "../../support/principals.ts";
 
 const now = new Date("2030-01-01T00:00:00Z");
 const verifier = createScramVerifierSync("long enough", { iterations: 4096, salt: Buffer.alloc(16, 3) });
-const alice: PrincipalRecord = {
-  id: 5,
+const alice: PrincipalRecord = makePrincipal({
   kind: "user",
   name: "alice",
-  tenantId: 1,
   scramVerifier: formatScramVerifier(verifier),
-  canLogin: true,
-  validUntil: undefined,
   connectionLimit: 4,
   defaultDatabase: "app",
   roleVersion: 2,
   roles: ["readwrite", "superuser"],
   effectiveRoles: ["readwrite", "superuser"],
-  databases: undefined,
-};
+});
 
 describe("the identity of a principal", () => {
   it("is made from the catalog's record", () => {
@@ -47,16 +43,11 @@ describe("the identity of a principal", () => {
   });
 
   it("is narrowed to the databases and the lifetime of the key that was presented", () => {
-    const key: ApiKeyRecord = {
+    const key: ApiKeyRecord = makeApiKeyRecord({
       keyId: "abcdefghijkl",
-      name: "k",
-      ownerId: 5,
       databases: ["reports", "other"],
-      current: { secretHash: Buffer.alloc(32), scramVerifier: "" },
-      previous: undefined,
       expiresAt: now,
-      isRevoked: false,
-    };
+    });
     const later = new Date(now.getTime() + 1);
     expect(identityOf({ ...alice, validUntil: later }, "scram-sha-256", key)).toMatchObject({
       keyId: "abcdefghijkl",

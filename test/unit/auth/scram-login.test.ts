@@ -12,6 +12,7 @@ import {
   createScramVerifierSync,
   formatScramVerifier,
 } from "../../../src/scram/verifier.ts";
+import { makePrincipal } from "../../support/principals.ts";
 
 const now = new Date("2030-01-01T00:00:00Z");
 const later = new Date(now.getTime() + 1);
@@ -21,21 +22,13 @@ const salt = Buffer.alloc(16, 3);
 const hashed = (password: string, ownSalt = salt, iterations = 4096) =>
   formatScramVerifier(createScramVerifierSync(password, { iterations, salt: ownSalt }));
 
-const alice: PrincipalRecord = {
-  id: 5,
+const alice: PrincipalRecord = makePrincipal({
   kind: "user",
   name: "alice",
-  tenantId: 1,
   scramVerifier: hashed("the password"),
-  canLogin: true,
-  validUntil: undefined,
-  connectionLimit: -1,
-  defaultDatabase: undefined,
-  roleVersion: 1,
   roles: ["readonly"],
   effectiveRoles: ["readonly"],
-  databases: undefined,
-};
+});
 
 function key(keyId: string, changes: Partial<ApiKeyRecord> = {}): ApiKeyRecord {
   return {
