@@ -10,6 +10,7 @@ import {
   type Server as TlsServer,
 } from "node:tls";
 import type { Log } from "../observe/log.ts";
+import { refuseMalformed } from "./malformed-request.ts";
 
 /** The limits are read for each connection; `limitsChanged` gives them to the server that there is. */
 export interface HttpListenerOptions {
@@ -87,9 +88,7 @@ export class HttpListener {
       },
       handler,
     );
-    server.on("clientError", (error: NodeJS.ErrnoException, socket) =>
-      refuseMalformed(error, socket as Socket),
-    );
+    refuseMalformed(server);
     this.#server = server;
     this.limitsChanged();
     if (this.#isTlsOffered) this.#offerTls(server);
@@ -214,22 +213,4 @@ function judgeClient(socket: TLSSocket, isRequired: boolean): Judgement {
   if (certificate === undefined) return isRequired ? { ok: false, reason: "no certificate" } : noCertificate;
   if (!socket.authorized) return { ok: false, reason: String(socket.authorizationError) };
   return { ok: true, certificate };
-}
-
-/** What no route ever sees: the parser has refused it. */
-function refuseMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
-  if (error.code === "ECONNRESET" || !socket.writable) {
-    socket.destroy();
-    return;
-  }
-  const [status, reason, message] =
-    error.code === "HPE_HEADER_OVERFLOW"
-      ? [431, "Request Header Fields Too Large", "the header is too large"]
-      : error.code === "ERR_HTTP_REQUEST_TIMEOUT"
-        ? [408, "Request Timeout", "the request did not come in time"]
-        : [400, "Bad Request", "the request is not HTTP/1.1"];
-  const body = JSON.stringify({ status: "error", error: { code: `NH${status}`, message } });
-  socket.end(
-    `HTTP/1.1 ${status} ${reason}\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-  );
 }

@@ -271,7 +271,6 @@ describe("a request that is wrong", () => {
       `${head}Content-Length : 5\r\n\r\n{}   ${smuggled}`,
       `${head}Content-Length: +5\r\n\r\n{}   ${smuggled}`,
       `${head}X: a\nContent-Length: 0\r\n\r\n${smuggled}`,
-      `${head}\r\n Folded: x\r\n\r\n${smuggled}`,
       "GET /healthz HTTP/9.9\r\nHost: x\r\n\r\n",
       "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
       `GET /healthz HTTP/1.1\r\nHost: x\r\nX: ${"x".repeat(20_000)}\r\n\r\n`,
@@ -283,7 +282,40 @@ describe("a request that is wrong", () => {
       expect(statuses.length, attack.slice(0, 300)).toBe(1);
       expect(["400", "431"], attack.slice(0, 300)).toContain(statuses[0]);
       expect(answer).toContain("Connection: close");
+      const { error } = JSON.parse(answer.slice(answer.indexOf("\r\n\r\n")));
+      expect(answer).toContain(`X-Request-Id: ${error.requestId}`);
     }
+  });
+
+  test("gets no answer that could be taken for the one to the request before it", async () => {
+    const body = JSON.stringify({ sql: "SELECT pg_sleep(60)" });
+    const before = `POST /v1/query HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${key}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+    for (const more of [
+      "this is no request\r\n\r\n",
+      " Folded: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+    ]) {
+      expect(await sendRaw(before + more)).toBe("");
+    }
+    await until(async () => !(await stage.running("alice")).some(({ state }) => state === "active"));
+    const rows = JSON.stringify({ sql: "SELECT repeat('x', 100000) FROM generate_series(1, 20000)" });
+    const socket = connect(stage.frontEnd.httpPort, "127.0.0.1");
+    let received = "";
+    let isWrong = false;
+    socket.on("data", (chunk) => {
+      const text = chunk.toString("latin1");
+      if (!isWrong && text.includes('"row"')) {
+        isWrong = true;
+        socket.write("this is no request\r\n\r\n");
+      }
+      received = (received + text).slice(-1000);
+    });
+    socket.on("error", () => undefined);
+    socket.write(
+      `POST /v1/query/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${key}\r\nContent-Type: application/json\r\nContent-Length: ${rows.length}\r\n\r\n${rows}`,
+    );
+    await new Promise((resolve) => socket.once("close", resolve));
+    expect(isWrong).toBe(true);
+    expect(received).not.toContain("HTTP/1.1 400");
   });
 
   test("gets an id that can be found in the log, and breaks out of nothing", async () => {
