@@ -29,6 +29,7 @@ import type { Log } from "./observe/log.ts";
 import { createMetrics } from "./observe/metrics.ts";
 import { type HttpInterface, openHttp } from "./open-http.ts";
 import { openIdentity } from "./open-identity.ts";
+import { openPoolWatch } from "./open-pool-watch.ts";
 import { openSessionWatch } from "./open-session-watch.ts";
 import { openTlsFiles, type TlsFiles } from "./open-tls.ts";
 import { openUpstream, type Upstream } from "./open-upstream.ts";
@@ -272,6 +273,7 @@ async function listenOn(
     onGone: (principalId) => pool.closePrincipal(principalId),
     sweepMs: expirySweepMs,
   });
+  const closePoolWatch = openPoolWatch({ cache: catalog.cache, adminPool, pool, log });
   const cancels = new Set<Promise<void>>();
   const executor = createExecutor(deps);
   /** @param maxAgeMs how long ago the identity's role may have been looked at */
@@ -372,6 +374,7 @@ async function listenOn(
     await http?.close(0);
     pool.close();
     sessionWatch.close();
+    await closePoolWatch();
     await reaper.close();
     await identities.close();
     await recorders.close();
@@ -427,6 +430,7 @@ async function listenOn(
       // What was cut off upstream must be told before this process is gone.
       await Promise.all(cancels);
       sessionWatch.close();
+      await closePoolWatch();
       await reaper.close();
       await identities.close();
       await recorders.close();

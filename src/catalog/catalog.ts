@@ -62,7 +62,7 @@ export async function openCatalog(options: CatalogOptions): Promise<Catalog> {
   const cache = new PrincipalCache({
     pool,
     changes,
-    pollIntervalMs: options.pollIntervalMs ?? 30_000,
+    pollIntervalMs: options.pollIntervalMs ?? 1_000,
     reloadSpacingMs: options.reloadSpacingMs ?? 100,
   });
   try {

@@ -74,6 +74,7 @@ interface Group {
   readonly key: string;
   readonly database: string;
   readonly principalId: number;
+  readonly role: string;
   /** Open and opening connections. */
   count: number;
   readonly idle: Entry[];
@@ -165,6 +166,11 @@ export class UpstreamPool {
     };
   }
 
+  /** Who has connections, and where. */
+  owners(): { readonly principalId: number; readonly role: string; readonly database: string }[] {
+    return [...this.#groups.values()];
+  }
+
   /** Closes a principal's idle connections now and its others when they come back: after DROP USER. */
   closePrincipal(principalId: number): void {
     for (const group of [...this.#groups.values()]) {
@@ -233,8 +239,8 @@ export class UpstreamPool {
     ]);
     let group = this.#groups.get(key);
     if (group === undefined) {
-      const { database, principalId } = target;
-      group = { key, database, principalId, count: 0, idle: [], isRetired: false, generation: 0 };
+      const { database, principalId, role } = target;
+      group = { key, database, principalId, role, count: 0, idle: [], isRetired: false, generation: 0 };
       this.#groups.set(key, group);
     }
     return group;

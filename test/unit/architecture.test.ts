@@ -16,6 +16,7 @@ const roots = [
   "open-upstream",
   "open-identity",
   "open-session-watch",
+  "open-pool-watch",
   "open-http",
   "open-tls",
   "version",
