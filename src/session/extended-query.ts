@@ -21,9 +21,11 @@ import { encodeDescribe, encodeFlush, encodeParse } from "../wire/frontend-messa
 import { resolveResultFormats } from "../wire/row-encoding.ts";
 import { lendConnection } from "./client-connection.ts";
 import { PendingCommit } from "./pending-commit.ts";
+import { findPortalControl } from "./portal-control.ts";
 import { missingPortal } from "./query-errors.ts";
 import type { Relay } from "./relay.ts";
 import type { QuerySession } from "./simple-query.ts";
+import { standIn } from "./stand-in.ts";
 import { encodeNotices, encodeRows, type StatementRunner } from "./statement-runner.ts";
 import { answerOf, cannotPrepare, followControl } from "./transaction-end.ts";
 
@@ -49,13 +51,6 @@ interface Progress {
 
 const flush = encodeFlush();
 
-const typeNames: Readonly<Record<Column["type"], string>> = {
-  text: "text",
-  int8: "int8",
-  bool: "bool",
-  timestamptz: "timestamptz",
-};
-
 const sync = 0x53; // S
 
 export class ExtendedQuery {
@@ -69,6 +64,8 @@ export class ExtendedQuery {
   /** Prepared statements that control the transaction, and the portals made from them. */
   readonly #controls = new Map<ObjectName, TransactionControl>();
   readonly #controlPortals = new Map<ObjectName, TransactionControl>();
+  /** Portals that were made behind the first statement of ours in the transaction: what they are is known. */
+  readonly #knownPortals = new Set<ObjectName>();
   /** True once a statement was prepared that looks like the end of a block by its tag and is none. */
   #hasMisleadingTags = false;
 
@@ -105,7 +102,8 @@ export class ExtendedQuery {
   mustRun(portal: ObjectName): boolean {
     if (this.#portals.has(portal)) return true;
     const control = this.#controlPortals.get(portal);
-    return control !== undefined && (this.#paired.isOpen || hasMisleadingTag(control));
+    if (control !== undefined) return this.#paired.isOpen || hasMisleadingTag(control);
+    return this.#paired.isOpen && !this.#knownPortals.has(portal);
   }
 
   /** True when the next Sync commits statements of ours: outside a transaction block, where a pipeline is one transaction. */
@@ -116,6 +114,7 @@ export class ExtendedQuery {
   /** ReadyForQuery has said that no transaction is open. */
   onTransactionEnd(): void {
     this.#controlPortals.clear();
+    this.#knownPortals.clear();
     if (this.#portals.size === 0) return;
     this.#portals.clear();
     this.#updateRelay();
@@ -134,6 +133,7 @@ export class ExtendedQuery {
     const own = this.#statements.get(bind.statement);
     this.#portals.delete(bind.portal);
     this.#controlPortals.delete(bind.portal);
+    if (this.#paired.isOpen) this.#knownPortals.add(bind.portal);
     const control = this.#controls.get(bind.statement);
     if (control !== undefined) this.#controlPortals.set(bind.portal, control);
     if (own !== undefined) {
@@ -199,7 +199,8 @@ export class ExtendedQuery {
     const portal = this.#portals.get(execute.portal);
     if (portal !== undefined) await this.#executeOwn(execute, portal);
     else {
-      const control = this.#controlPortals.get(execute.portal);
+      const control = this.#controlPortals.get(execute.portal) ?? (await this.#lookUp(execute.portal));
+      if (this.#isSkipping()) return;
       if (control === undefined) this.#relay.sendExtended(message);
       else await this.#executeControl(message, control);
     }
@@ -265,6 +266,18 @@ export class ExtendedQuery {
     }
   }
 
+  async #lookUp(portal: ObjectName): Promise<TransactionControl | undefined> {
+    if (this.#knownPortals.has(portal) || this.#relay.ledger.status === "E") return undefined;
+    try {
+      const control = await findPortalControl(lendConnection(this.#relay, "extended"), portal);
+      if (control === undefined) this.#knownPortals.add(portal);
+      return control;
+    } catch (error) {
+      await this.#fail(error);
+      return undefined;
+    }
+  }
+
   // Outside a block, first in its pipeline, and followed by Sync: a transaction of its own, which commits at once.
   #isAlone(statement: Statement): boolean {
     const { ledger, nextFromClient } = this.#relay;
@@ -311,6 +324,8 @@ export class ExtendedQuery {
   #noteStatus(control: TransactionControl): void {
     const { ledger } = this.#relay;
     if (control.kind === "savepoint" || control.kind === "release") return;
+    // Portals end with their transaction.
+    if (control.kind === "commit" || control.kind === "rollback") this.#knownPortals.clear();
     const isOpen = control.kind === "begin" || hasMisleadingTag(control);
     ledger.status = isOpen ? "T" : "I";
   }
@@ -368,18 +383,6 @@ function fetch(progress: Progress, maxRows: number): Buffer[] {
   progress.fetched += count;
   const isSuspended = maxRows > 0 && count === maxRows;
   return [...rows, isSuspended ? encodePortalSuspended() : encodeCommandComplete(progress.tag)];
-}
-
-/**
- * What the upstream prepares instead: for a SHOW a query with the same columns, so that Describe tells the truth;
- * for a command something without columns. Should it ever be run, it gives nothing away and changes nothing.
- */
-function standIn(columns: readonly Column[] | undefined): string {
-  if (columns === undefined) {
-    return "DO 'BEGIN RAISE EXCEPTION ''this statement is run by the front-end''; END'";
-  }
-  const list = columns.map(({ name, type }) => `NULL::pg_catalog.${typeNames[type]} AS "${name}"`);
-  return `SELECT ${list.join(", ")} LIMIT 0`;
 }
 
 function decodeAs<T extends FrontendMessage["type"]>(body: Buffer, type: number, name: T): Message<T> {

@@ -151,6 +151,44 @@ test("a savepoint that is rolled back to in a pipeline leaves the block open for
   expect(await found()).toEqual({ rows: [], users: [name] });
 });
 
+describe("a portal that was made before the first statement of ours", () => {
+  const prepareEarly = async (portal: string, end: string) => {
+    await client.send(encodeParse("early", end), encodeParse("mine", create()), sync);
+    await client.readReady();
+    await client.send(
+      run("BEGIN", write()),
+      bind({ portal, statement: "early" }),
+      bind({ portal: "of mine", statement: "mine" }),
+      encodeExecute("of mine"),
+      encodeExecute(portal),
+      sync,
+    );
+    return client.readReady();
+  };
+
+  test.each([
+    ["named", "COMMIT"],
+    ["", "commit work"],
+    ["it's a portal", "END"],
+  ])("%j commits both parts", async (portal, end) => {
+    const messages = await prepareEarly(portal, end);
+    expect([tagsOf(messages).at(-1), statusOf(messages)]).toEqual(["COMMIT", "I"]);
+    expect(await found()).toEqual({ rows: [name], users: [name] });
+  });
+
+  test("undoes both parts", async () => {
+    expect(tagsOf(await prepareEarly("named", "ROLLBACK")).at(-1)).toBe("ROLLBACK");
+    expect(await found()).toEqual({ rows: [], users: [] });
+  });
+
+  test("is run as it is when it is something else", async () => {
+    const messages = await prepareEarly("rows", "SELECT generate_series(1, 3)");
+    expect([rowsOf(messages), statusOf(messages)]).toEqual([[["1"], ["2"], ["3"]], "T"]);
+    expect(tagsOf(await ask("COMMIT"))).toEqual(["COMMIT"]);
+    expect(await found()).toEqual({ rows: [name], users: [name] });
+  });
+});
+
 describe("a pipeline that a Query ends", () => {
   const behind = async (text: string): Promise<BackendMessage[]> => {
     await client.send(run(write(), create()), encodeQuery(text));
