@@ -3,6 +3,7 @@
 import { Readable } from "node:stream";
 import type { RequestLimits, RequestSession } from "../exec/request-session.ts";
 import type { RequestResult, RequestStatements, ResultListener } from "../exec/request-statements.ts";
+import type { ValueType } from "../exec/result-types.ts";
 import type { ErrorBody } from "./error-answer.ts";
 import { type EncodeRow, fieldsJson, type RowMode, rowEncoder } from "./row-json.ts";
 
@@ -31,6 +32,7 @@ export function streamRows(
   return new Promise((resolve, reject) => {
     const lines = new LineStream(session);
     let encode: EncodeRow | undefined;
+    let hasVerbatimJson = false;
     /** The status of the answer is said. */
     let isAnswered = false;
     const answer = () => {
@@ -40,12 +42,14 @@ export function streamRows(
     const listener: ResultListener = {
       onFields: (fields) => {
         encode = rowEncoder(fields, mode);
+        hasVerbatimJson = fields.some(({ type }) => isJson(type));
         lines.write(`{"meta":{"fields":${fieldsJson(fields)}}}`);
       },
       onRow: (cells) => {
         if (!isAnswered) answer();
+        const row = encode?.(cells) ?? "null";
         // A json value may hold line feeds between its parts; in its strings it has none.
-        lines.write(`{"row":${encode?.(cells).replaceAll(/[\r\n]/g, " ") ?? "null"}}`);
+        lines.write(`{"row":${hasVerbatimJson ? row.replaceAll(/[\r\n]/g, " ") : row}}`);
       },
     };
     session
@@ -60,6 +64,10 @@ export function streamRows(
         else lines.finish(JSON.stringify({ error: statement.wordError(error).error }));
       });
   });
+}
+
+function isJson(type: ValueType): boolean {
+  return type.kind === "json" || (type.kind === "array" && isJson(type.element));
 }
 
 class LineStream extends Readable {

@@ -69,6 +69,11 @@ describe("the lines", () => {
   test("stay lines when a json value holds line feeds", async () => {
     const { text } = await stream({ sql: `SELECT E'{\\n"a":\\r\\n1, "b": "x\\\\ny"}'::json AS j` });
     expect(linesOf(text)[1]).toEqual({ row: { j: { a: 1, b: "x\ny" } } });
+    const several = await stream({ sql: `SELECT E'line\nfeed' AS t, ARRAY[E'[1,\n2]']::json[] AS j` });
+    expect(linesOf(several.text)[1]).toEqual({ row: { t: "line\nfeed", j: [[1, 2]] } });
+    await stage.asAdmin("CREATE DOMAIN document AS json");
+    const domain = await stream({ sql: `SELECT E'[1,\n2]'::document AS j` });
+    expect(linesOf(domain.text)[1]).toEqual({ row: { j: [1, 2] } });
   });
 
   test("serve commands and statements of ours as well", async () => {
