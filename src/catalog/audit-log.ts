@@ -134,7 +134,8 @@ export class AuditLog implements Audit {
     this.#isClosed = true;
     clearInterval(this.#headTimer);
     try {
-      await this.flush();
+      do await this.flush();
+      while (this.#pending.length > 0);
     } catch (error) {
       this.#options.log.error({ err: error, entries: this.#pending.length }, "audit entries are lost");
     }
@@ -156,10 +157,13 @@ export class AuditLog implements Audit {
   }
 
   async #writeAll(): Promise<void> {
+    // What comes meanwhile has a timer of its own: many logins would else make one small batch after another.
+    let due = this.#pending.length;
     for (;;) {
-      const batch = this.#pending.slice(0, entriesPerBatch);
+      const batch = this.#pending.slice(0, Math.min(due, entriesPerBatch));
       const fromOutbox = await this.#append(batch);
       this.#pending.splice(0, batch.length);
+      due -= batch.length;
       if (this.#pending.length === 0 && this.#lost > 0) {
         this.#pending.push(
           pendingEntry({
@@ -168,8 +172,9 @@ export class AuditLog implements Audit {
           }),
         );
         this.#lost = 0;
+        due = 1;
       }
-      if (this.#pending.length === 0 && fromOutbox < entriesPerBatch) return;
+      if (due === 0 && fromOutbox < entriesPerBatch) return;
     }
   }
 

@@ -4,13 +4,13 @@ import { parseArgs } from "node:util";
 
 export const usage = `usage: npm run bench -- [option ...]
 
-  --only SECTION,...        idle, copy, pgbench, churn, http (default: all, in this order)
+  --only SECTION,...        idle, copy, pgbench, churn, http, logins, tls (default: all, in this order)
   --targets NAME,...        direct, pgbouncer, nodedb (default: all, in this order)
   --rounds N                times that every target is measured (3)
   --seconds N               length of one pgbench run (5)
-  --clients N,...           client counts of the pgbench and http sections (1,8,32)
+  --clients N,...           client counts of the sections pgbench, http and tls (1,8,32)
   --modes MODE,...          simple, extended, prepared (all)
-  --churn-clients N         clients that reconnect for every transaction (8)
+  --churn-clients N         clients of churn and logins, which reconnect for every transaction (8)
   --scale N                 pgbench scale factor: 100,000 rows each (10)
   --sessions N              sessions of the idle section (1000)
   --copy-megabytes N        size of one COPY, or stream over HTTP (500)
@@ -25,7 +25,7 @@ export const usage = `usage: npm run bench -- [option ...]
   --help
 `;
 
-const sections = ["idle", "copy", "pgbench", "churn", "http"] as const;
+const sections = ["idle", "copy", "pgbench", "churn", "http", "logins", "tls"] as const;
 export type Section = (typeof sections)[number];
 
 const targetNames = ["direct", "pgbouncer", "nodedb"] as const;

@@ -101,7 +101,7 @@ interface Psql {
 }
 
 function startPsql(target: Target, megabytes: number, stdout: number | "pipe"): Psql {
-  const { host, port, user, password, database } = target.endpoint;
+  const { host, port, user, password, database, sslMode } = target.endpoint;
   // Cheap for PostgreSQL, so that the way to the client is what takes the time: the filling is a constant, and
   // generate_series in the select list is streamed (in FROM it would first be written to a temporary file).
   const rows = copiedBytes(megabytes) / rowBytes;
@@ -112,7 +112,7 @@ function startPsql(target: Target, megabytes: number, stdout: number | "pipe"): 
     findProgram("psql"),
     ["-X", "-q", "-h", host, "-p", String(port), "-U", user, "-d", database, "-c", statement],
     {
-      env: { ...process.env, PGPASSWORD: password, PGSSLMODE: "disable", PGGSSENCMODE: "disable" },
+      env: { ...process.env, PGPASSWORD: password, PGSSLMODE: sslMode, PGGSSENCMODE: "disable" },
       stdio: ["ignore", stdout, "pipe"],
     },
   );

@@ -13,7 +13,7 @@ import {
   maxUpstreamConnections,
   type PostgresServer,
 } from "./postgres-server.ts";
-import type { Target } from "./targets.ts";
+import { sslModeOf, type Target, type TlsFiles } from "./targets.ts";
 
 const superuser = "nodedb";
 const clientUser = "bench";
@@ -27,6 +27,7 @@ export async function startFrontEnd(
   options: BenchOptions,
   server: PostgresServer,
   passwords: { readonly superuser: string; readonly client: string },
+  tls: TlsFiles | undefined,
 ): Promise<Target> {
   const dataDir = join(workDir, "nodedb-data");
   const portsFile = join(dataDir, "ports.json");
@@ -35,7 +36,7 @@ export async function startFrontEnd(
   if (!existsSync(program)) throw new Error(`${program} is missing; build first, from the project's folder`);
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   rmSync(portsFile, { force: true });
-  writeFileSync(configFile, limits(options));
+  writeFileSync(configFile, configuration(options, tls));
   const child = startChild(process.execPath, [...nodeArguments(options), program, "start"], {
     env: {
       NODEDB_CONFIG: configFile,
@@ -56,7 +57,14 @@ export async function startFrontEnd(
     });
     const { pgwire: port, http } = readPorts(portsFile);
     if (port === undefined || http === undefined) throw new Error(`${portsFile} does not name both ports`);
-    const endpoint = { host: "127.0.0.1", port, user: clientUser, password: passwords.client, database };
+    const endpoint = {
+      host: "127.0.0.1",
+      port,
+      user: clientUser,
+      password: passwords.client,
+      database,
+      sslMode: sslModeOf(tls),
+    };
     const key = await createClient(
       { ...endpoint, user: superuser, password: passwords.superuser },
       passwords.client,
@@ -97,7 +105,7 @@ function nodeArguments({ profileDir }: BenchOptions): string[] {
 }
 
 /** The same room as PgBouncer has. */
-function limits(options: BenchOptions): string {
+function configuration(options: BenchOptions, tls: TlsFiles | undefined): string {
   const connections = maxUpstreamConnections(options);
   return `[server]
 max_connections = ${connections}
@@ -109,7 +117,7 @@ max_connections = ${connections}
 [http]
 requests_per_min = 0
 statement_timeout = "10m"
-`;
+${tls === undefined ? "" : `\n[server.tls]\ncert = "${tls.certPath}"\nkey = "${tls.keyPath}"\n`}`;
 }
 
 function upstreamUrl(options: BenchOptions, server: PostgresServer): string {

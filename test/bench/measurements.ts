@@ -8,7 +8,7 @@ import type { PgbenchResult } from "./pgbench.ts";
 
 /** One pgbench run of one round. */
 export interface PgbenchSample extends PgbenchResult {
-  readonly section: Section & ("pgbench" | "churn");
+  readonly section: Section & ("pgbench" | "churn" | "logins" | "tls");
   readonly mode: QueryMode;
   readonly clients: number;
   readonly round: number;
@@ -37,6 +37,8 @@ export interface Measurements {
   readonly environment: Record<string, string>;
   readonly idle: (IdleMemory & { readonly target: TargetName })[];
   readonly copy: CopySample[];
+  /** The same from clients that use TLS. */
+  readonly copyTls: CopySample[];
   readonly slowReader: (SlowReader & { readonly target: TargetName })[];
   readonly pgbench: PgbenchSample[];
   readonly httpRequests: HttpRequestsSample[];

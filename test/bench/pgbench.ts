@@ -24,7 +24,7 @@ export interface PgbenchResult {
 
 /** @throws Error when pgbench fails, loses a client or reports no transaction */
 export async function runPgbench(target: Target, load: PgbenchLoad): Promise<PgbenchResult> {
-  const { host, port, user, password, database } = target.endpoint;
+  const { host, port, user, password, database, sslMode } = target.endpoint;
   const pids = target.proxyPid === undefined ? [] : processTree(target.proxyPid);
   // A pgbench thread waits for each login, so clients that log in all the time need a thread each.
   const threads = load.reconnect ? load.clients : 1;
@@ -48,7 +48,7 @@ export async function runPgbench(target: Target, load: PgbenchLoad): Promise<Pgb
       ...(load.reconnect ? ["-C"] : []),
       database,
     ],
-    { env: { PGPASSWORD: password, PGSSLMODE: "disable", PGGSSENCMODE: "disable" } },
+    { env: { PGPASSWORD: password, PGSSLMODE: sslMode, PGGSSENCMODE: "disable" } },
   );
   const cpuNs = cpuTimeNs(pids) - before;
   const transactions = readNumber(report, /^number of transactions actually processed: (\d+)/m);

@@ -1,6 +1,6 @@
 /** PgBouncer as a target: session mode, SCRAM towards clients, and a file of verifiers as its list of users. */
 
-import { chownSync, mkdirSync, writeFileSync } from "node:fs";
+import { chownSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import type { UnprivilegedUser } from "../../src/embedded/unprivileged-user.ts";
@@ -13,7 +13,7 @@ import {
   type PostgresServer,
   readVerifier,
 } from "./postgres-server.ts";
-import type { Target } from "./targets.ts";
+import { sslModeOf, type Target, type TlsFiles } from "./targets.ts";
 
 /** Starts PgBouncer in a folder of its own under `workDir`. */
 export async function startPgBouncer(
@@ -22,18 +22,24 @@ export async function startPgBouncer(
   options: BenchOptions,
   server: PostgresServer,
   password: string,
+  tls: TlsFiles | undefined,
 ): Promise<Target> {
   const program = findProgram("pgbouncer");
   const folder = join(workDir, "pgbouncer");
   const port = await freePort();
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const files = {
+  const files: Record<string, string> = {
     // The verifier that PostgreSQL has, so that logging in costs what it costs the front-end: no PBKDF2,
     // and PgBouncer can use the client's keys upstream.
     "userlist.txt": `"${directUser}" "${await readVerifier(server, directUser)}"\n`,
-    "pgbouncer.ini": configuration(folder, port, options, server),
+    "pgbouncer.ini": configuration(folder, port, options, server, tls !== undefined),
   };
-  for (const [name, content] of Object.entries(files)) writeFileSync(join(folder, name), content);
+  if (tls !== undefined) {
+    files["client.crt"] = readFileSync(tls.certPath, "utf8");
+    files["client.key"] = readFileSync(tls.keyPath, "utf8");
+  }
+  for (const [name, content] of Object.entries(files))
+    writeFileSync(join(folder, name), content, { mode: 0o600 });
   if (runAs !== undefined) {
     for (const path of [folder, ...Object.keys(files).map((name) => join(folder, name))]) {
       chownSync(path, runAs.uid, runAs.gid);
@@ -50,7 +56,7 @@ export async function startPgBouncer(
     const version = (await runProgram(program, ["--version"])).split("\n")[0] ?? "";
     return {
       name: "pgbouncer",
-      endpoint: { host: "127.0.0.1", port, user: directUser, password, database },
+      endpoint: { host: "127.0.0.1", port, user: directUser, password, database, sslMode: sslModeOf(tls) },
       proxyPid: child.pid,
       version,
       close,
@@ -61,7 +67,13 @@ export async function startPgBouncer(
   }
 }
 
-function configuration(folder: string, port: number, options: BenchOptions, server: PostgresServer): string {
+function configuration(
+  folder: string,
+  port: number,
+  options: BenchOptions,
+  server: PostgresServer,
+  isEncrypted: boolean,
+): string {
   const host = options.upstream === "unix" ? server.socketDir : "127.0.0.1";
   const connections = maxUpstreamConnections(options);
   return `[databases]
@@ -79,6 +91,13 @@ default_pool_size = ${connections}
 log_connections = 0
 log_disconnections = 0
 log_stats = 0
+${isEncrypted ? encryption(folder) : ""}`;
+}
+
+function encryption(folder: string): string {
+  return `client_tls_sslmode = require
+client_tls_cert_file = ${join(folder, "client.crt")}
+client_tls_key_file = ${join(folder, "client.key")}
 `;
 }
 

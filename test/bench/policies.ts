@@ -79,7 +79,7 @@ async function main(): Promise<void> {
   const passwords = { superuser: randomBytes(18).toString("hex"), client: randomBytes(18).toString("hex") };
   const server = await startPostgresServer(options, passwords.client);
   try {
-    const target = await startFrontEnd(workDir, options, server, passwords);
+    const target = await startFrontEnd(workDir, options, server, passwords, undefined);
     try {
       await within({ ...target.endpoint, user: "nodedb", password: passwords.superuser }, makeTables);
       await within(target.endpoint, async (client) => {

@@ -15,10 +15,11 @@ export function formatReport(measurements: Measurements): string {
   return [
     columns(environment, "left"),
     ...idleTable(measurements),
-    ...copyTable(measurements.copy),
+    ...copyTable("COPY out, fast reader", measurements.copy),
     ...slowReaderTable(measurements),
     ...pgbenchTable(measurements.pgbench),
     ...httpTables(measurements),
+    ...copyTable("COPY out over TLS, fast reader", measurements.copyTls),
   ].join("\n");
 }
 
@@ -37,11 +38,11 @@ function idleTable({ idle }: Measurements): string[] {
   ]);
 }
 
-function copyTable(samples: readonly CopySample[]): string[] {
+function copyTable(title: string, samples: readonly CopySample[]): string[] {
   if (samples.length === 0) return [];
   const speed = (sample: CopySample) => sample.megabytesPerSecond;
   const cpu = (sample: CopySample) => sample.proxyCpuSecondsPerGb;
-  return section("COPY out, fast reader", [
+  return section(title, [
     ["target", "MB/s", "/direct", "/pgbouncer", "proxy CPU s/GB", "/pgbouncer"],
     ...targetsOf(samples).map((target) => [
       target,
@@ -123,7 +124,9 @@ function httpTables({ httpRequests, httpStream }: Measurements): string[] {
 }
 
 function workload(sample: PgbenchSample): string {
-  const what = sample.section === "churn" ? "churn (-C)" : `select-only ${sample.mode}`;
+  const load = `select-only ${sample.mode}`;
+  if (sample.section === "logins") return `login and a query, ${sample.clients}`;
+  const what = sample.section === "churn" ? "churn (-C)" : sample.section === "tls" ? `${load}, TLS` : load;
   return `${what}, ${sample.clients}`;
 }
 

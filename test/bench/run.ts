@@ -6,23 +6,27 @@ import { cpus, release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { inspect } from "node:util";
 import { chooseUnprivilegedUser } from "../../src/embedded/unprivileged-user.ts";
+import { makeServerCertificate } from "../support/certificates.ts";
 import { type BenchOptions, parseArguments, type Section, UsageError, usage } from "./arguments.ts";
 import { findProgram, runProgram } from "./child-process.ts";
 import { measureCopyThroughput, measureSlowReader } from "./copy-out.ts";
 import { startFrontEnd } from "./front-end.ts";
 import { measureHttpRequests, measureHttpStream } from "./http-load.ts";
 import { measureIdleMemory } from "./idle-memory.ts";
-import type { Measurements } from "./measurements.ts";
+import { runLogins } from "./logins.ts";
+import type { CopySample, Measurements, PgbenchSample } from "./measurements.ts";
 import { type PgbenchLoad, runPgbench } from "./pgbench.ts";
 import { startPgBouncer } from "./pgbouncer.ts";
 import { database, startPostgresServer } from "./postgres-server.ts";
 import { formatReport } from "./report.ts";
-import { directTarget, type Target } from "./targets.ts";
+import { directTarget, type Target, type TlsFiles } from "./targets.ts";
 
 type Cleanup = () => Promise<void>;
 
 /** Caches, compiled code and pools fill up first: the first runs after a start are never measurements. */
 const warmUpSeconds = 1;
+/** A login runs more code, more seldom. */
+const loginWarmUpSeconds = 5;
 
 async function main(): Promise<number> {
   const options = parseArguments(process.argv.slice(2));
@@ -67,13 +71,14 @@ async function measureAll(options: BenchOptions, cleanups: Cleanup[]): Promise<M
 
   const startTarget = {
     direct: async () => directTarget(server, directPassword, database),
-    pgbouncer: () => startPgBouncer(workDir, runAs, options, server, directPassword),
-    nodedb: () => startFrontEnd(workDir, options, server, passwords),
+    pgbouncer: (tls?: TlsFiles) => startPgBouncer(workDir, runAs, options, server, directPassword, tls),
+    nodedb: (tls?: TlsFiles) => startFrontEnd(workDir, options, server, passwords, tls),
   };
   const measurements: Measurements = {
     environment: await describeRun(options),
     idle: [],
     copy: [],
+    copyTls: [],
     slowReader: [],
     pgbench: [],
     httpRequests: [],
@@ -86,7 +91,10 @@ async function measureAll(options: BenchOptions, cleanups: Cleanup[]): Promise<M
       for (const target of targets.splice(0)) await target.close();
     };
     cleanups.push(stopTargets);
-    for (const name of options.targets) targets.push(await startTarget[name]());
+    const tls = section === "tls" ? await makeServerCertificate(workDir) : undefined;
+    for (const name of options.targets) {
+      if (tls === undefined || name !== "direct") targets.push(await startTarget[name](tls));
+    }
     for (const target of targets) measurements.environment[target.name] = target.version;
     await measureSection[section](targets, options, measurements);
     await stopTargets();
@@ -106,14 +114,7 @@ const measureSection: Readonly<Record<Section, MeasureSection>> = {
     }
   },
   copy: async (targets, options, into) => {
-    for (const target of targets) await measureCopyThroughput(target, Math.min(options.copyMegabytes, 50));
-    for (let round = 1; round <= options.rounds; round += 1) {
-      for (const target of targets) {
-        progress(`COPY out, round ${round}, ${target.name}`);
-        const result = await measureCopyThroughput(target, options.copyMegabytes);
-        into.copy.push({ target: target.name, round, ...result });
-      }
-    }
+    await measureCopies(targets, options, into.copy);
     for (const target of targets) {
       if (target.proxyPid === undefined) continue;
       progress(`COPY out to a slow reader, ${target.name}`);
@@ -126,6 +127,34 @@ const measureSection: Readonly<Record<Section, MeasureSection>> = {
       options.clients.map((clients) => ({ mode, clients, reconnect: false, seconds: options.seconds })),
     );
     await measurePgbench("pgbench", targets, loads, options, into);
+  },
+  logins: async (targets, options, into) => {
+    const { churnClients: clients } = options;
+    for (const target of targets) await runLogins(target, clients, loginWarmUpSeconds);
+    for (let round = 1; round <= options.rounds; round += 1) {
+      for (const target of targets) {
+        progress(`logins, round ${round}, ${clients} clients, ${target.name}`);
+        const result = await runLogins(target, clients, options.seconds);
+        into.pgbench.push({
+          section: "logins",
+          mode: "simple",
+          clients,
+          round,
+          target: target.name,
+          ...result,
+        });
+      }
+    }
+  },
+  tls: async (targets, options, into) => {
+    const loads = options.clients.map((clients) => ({
+      mode: "simple" as const,
+      clients,
+      reconnect: false,
+      seconds: options.seconds,
+    }));
+    await measurePgbench("tls", targets, loads, options, into);
+    await measureCopies(targets, options, into.copyTls);
   },
   churn: async (targets, options, into) => {
     const { churnClients: clients, seconds } = options;
@@ -156,9 +185,24 @@ const measureSection: Readonly<Record<Section, MeasureSection>> = {
   },
 };
 
+async function measureCopies(
+  targets: readonly Target[],
+  options: BenchOptions,
+  into: CopySample[],
+): Promise<void> {
+  for (const target of targets) await measureCopyThroughput(target, Math.min(options.copyMegabytes, 50));
+  for (let round = 1; round <= options.rounds; round += 1) {
+    for (const target of targets) {
+      progress(`COPY out, round ${round}, ${target.name}`);
+      const result = await measureCopyThroughput(target, options.copyMegabytes);
+      into.push({ target: target.name, round, ...result });
+    }
+  }
+}
+
 /** Round by round, load by load, the targets right after one another. */
 async function measurePgbench(
-  section: "pgbench" | "churn",
+  section: PgbenchSample["section"],
   targets: readonly Target[],
   loads: readonly PgbenchLoad[],
   options: BenchOptions,

@@ -4,13 +4,25 @@ import type { TargetName } from "./arguments.ts";
 import type { HttpEndpoint } from "./http-load.ts";
 import { directUser, type PostgresServer } from "./postgres-server.ts";
 
-/** Where clients connect, always by TCP on loopback with SCRAM-SHA-256, and with which login. */
+/** Where clients connect, always by TCP on loopback with SCRAM, and with which login. */
 export interface Endpoint {
   readonly host: string;
   readonly port: number;
   readonly user: string;
   readonly password: string;
   readonly database: string;
+  /** As libpq reads PGSSLMODE. */
+  readonly sslMode: "disable" | "require";
+}
+
+/** Of a proxy that clients are to reach encrypted; PEM files. */
+export interface TlsFiles {
+  readonly certPath: string;
+  readonly keyPath: string;
+}
+
+export function sslModeOf(tls: TlsFiles | undefined): Endpoint["sslMode"] {
+  return tls === undefined ? "disable" : "require";
 }
 
 export interface Target {
@@ -34,6 +46,7 @@ export function directTarget(server: PostgresServer, password: string, databaseN
       user: directUser,
       password,
       database: databaseName,
+      sslMode: "disable",
     },
     proxyPid: undefined,
     version: `PostgreSQL ${server.version}`,

@@ -7,6 +7,7 @@ import { tlsServerEndPoint } from "../../src/scram/channel-binding.ts";
 import {
   beginClientExchange,
   type ClientChannelBinding,
+  type ClientSecret,
   receiveServerFinal,
   receiveServerFirst,
 } from "../../src/scram/client-exchange.ts";
@@ -210,11 +211,11 @@ export class RawClient {
 
   /** Answers the server up to AuthenticationOk or its refusal, which is the last of the messages. */
   async authenticate(
-    password: string,
+    credential: string | ClientSecret,
     channelBinding: ClientChannelBinding = { kind: "unsupported" },
   ): Promise<BackendMessage[]> {
     const begun = beginClientExchange({
-      secret: { kind: "password", password },
+      secret: typeof credential === "string" ? { kind: "password", password: credential } : credential,
       clientNonce: randomBytes(18).toString("base64"),
       channelBinding,
     });
