@@ -47,6 +47,11 @@ async function untilRunning(observer: RawClient, processId: number): Promise<voi
   }
 }
 
+/** Keeps one of the pool's two connections, so that sessions one after the other have to reuse the other one. */
+async function leaveOneConnection(minor: 0 | 2): Promise<void> {
+  await stage.logIn({ minor });
+}
+
 async function observer(): Promise<RawClient> {
   const { client } = await stage.logInUpstream({ user: "postgres", database: "postgres" });
   return client;
@@ -88,8 +93,7 @@ test("BackendKeyData names the process that pg_backend_pid() names", async () =>
 });
 
 test("the key is the front-end's own, and each session has another, also on the same connection", async () => {
-  // Of the pool's two connections this one keeps one, so that there is only one to reuse.
-  await stage.logIn({ minor: 2 });
+  await leaveOneConnection(2);
   const first = await stage.logIn({ minor: 2 });
   await first.client.send(Buffer.from("X\0\0\0\x04", "latin1"));
   await first.client.isClosed();
@@ -99,6 +103,7 @@ test("the key is the front-end's own, and each session has another, also on the 
 });
 
 test("the key of a session that has ended hits nobody who has its connection now", async () => {
+  await leaveOneConnection(0);
   const first = await stage.logIn();
   await first.client.send(Buffer.from("X\0\0\0\x04", "latin1"));
   await first.client.isClosed();
