@@ -1,13 +1,11 @@
 /** The composition root: a Config in, a running front-end out. */
 
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Pool } from "pg";
 import type { Identity } from "./auth/identity.ts";
 import { LoginGuard } from "./auth/login-guard.ts";
-import { type Catalog, openCatalog } from "./catalog/catalog.ts";
-import { catalogUnavailable, connectAdmin, createAdminPool } from "./catalog/connection.ts";
+import { catalogUnavailable } from "./catalog/connection.ts";
 import { DatabaseNames } from "./catalog/database-names.ts";
 import { openRecorders } from "./catalog/recorders.ts";
 import type { SessionRow } from "./catalog/session-table.ts";
@@ -27,6 +25,7 @@ import { sessionRowOf } from "./exec/session-row.ts";
 import { LiveSettings } from "./live-settings.ts";
 import type { Log } from "./observe/log.ts";
 import { createMetrics } from "./observe/metrics.ts";
+import { type Administration, openAdministration } from "./open-catalog.ts";
 import { type HttpInterface, openHttp } from "./open-http.ts";
 import { openIdentity } from "./open-identity.ts";
 import { openPoolWatch } from "./open-pool-watch.ts";
@@ -37,16 +36,14 @@ import type { ReloadPart } from "./reload.ts";
 import { CancelRegistry } from "./session/cancel-registry.ts";
 import { Listener } from "./session/listener.ts";
 import { SessionRegistry } from "./session/session-registry.ts";
-import { cancelUpstream, requestCancel } from "./upstream/cancel.ts";
+import { cancelUpstream } from "./upstream/cancel.ts";
 import { ClaimsPublisher } from "./upstream/claims-publisher.ts";
 import { openUpstreamConnection } from "./upstream/login.ts";
 import { UpstreamPool, type UpstreamTarget } from "./upstream/pool.ts";
 import { deriveRoleCredential, deriveSecret } from "./upstream/role-credential.ts";
-import { judgeServerVersion, oldestMajorVersion } from "./upstream/server-version.ts";
 import type { UpstreamConnection } from "./upstream/upstream-connection.ts";
 import { chooseTransports } from "./wire/choose-transport.ts";
 
-const catalogConnections = 4;
 /** How often all sessions are looked at for what no timer and no notification tells: revoked certificates, clocks that are set. */
 const expirySweepMs = 1_000;
 const upstreamLoginTimeoutMs = 10_000;
@@ -101,43 +98,13 @@ async function openOn(
   config: Config,
   log: Log,
 ): Promise<RunningServer> {
-  const { defaultDatabase } = upstream;
-  const isEmbedded = upstream.embedded !== undefined;
-  const adminPool = createAdminPool({ ...upstream.admin, database: defaultDatabase }, catalogConnections);
-  const connect = (database: string) => connectAdmin(upstream.admin, database);
-  let catalog: Catalog | undefined;
+  const administration = await openAdministration(upstream, masterSecret, log);
   try {
-    catalog = await openCatalog({
-      pool: adminPool,
-      connectListener: () => connect(defaultDatabase),
-      masterSecretFingerprint: createHash("sha256")
-        .update(deriveSecret(masterSecret, "fingerprint"))
-        .digest(),
-      cancelBackend: async (processId, secretKey) => {
-        const key = Buffer.alloc(4);
-        key.writeInt32BE(secretKey);
-        await requestCancel(upstream.endpoint, processId, key);
-      },
-      log,
-    });
-    return await listenOn(upstream, masterSecret, tls, config, log, {
-      catalog,
-      adminPool,
-      connect,
-      isEmbedded,
-    });
+    return await listenOn(upstream, masterSecret, tls, config, log, administration);
   } catch (error) {
-    await catalog?.close();
-    await adminPool.end();
+    await administration.close();
     throw error;
   }
-}
-
-interface Administration {
-  readonly catalog: Catalog;
-  readonly adminPool: Pool;
-  readonly connect: (database: string) => ReturnType<typeof connectAdmin>;
-  readonly isEmbedded: boolean;
 }
 
 async function listenOn(
@@ -148,10 +115,10 @@ async function listenOn(
   log: Log,
   administration: Administration,
 ): Promise<RunningServer> {
-  const { catalog, adminPool, connect, isEmbedded } = administration;
+  const { catalog, adminPool, connect } = administration;
+  const isEmbedded = upstream.embedded !== undefined;
   const { auth, server } = config;
   const settings = new LiveSettings(config);
-  await warnOfOldVersion(adminPool, log);
   const roleOptions = {
     isEmbedded,
     masterSecret: isEmbedded ? undefined : masterSecret,
@@ -434,8 +401,7 @@ async function listenOn(
       await reaper.close();
       await identities.close();
       await recorders.close();
-      await catalog.close();
-      await adminPool.end();
+      await administration.close();
       await upstream.embedded?.close();
     },
   };
@@ -450,19 +416,4 @@ async function endedUnasked(embedded: EmbeddedPostgres | undefined, isClosing: (
   if (embedded === undefined) return new Promise(() => undefined);
   await embedded.exited;
   if (isClosing()) return new Promise(() => undefined);
-}
-
-async function warnOfOldVersion(pool: Pool, log: Log): Promise<void> {
-  const result = await pool.query<{ version: number }>(
-    "SELECT pg_catalog.current_setting('server_version_num')::int4 AS version",
-  );
-  const judgement = judgeServerVersion(result.rows[0]?.version ?? 0);
-  if (judgement.kind === "unsupported") {
-    throw new SqlError("feature_not_supported", `${judgement.name} is not supported as an upstream`, {
-      hint: `Use PostgreSQL ${oldestMajorVersion} or newer.`,
-    });
-  }
-  if (judgement.kind === "unsound") {
-    log.warn({ upstreamVersion: judgement.version, atLeast: judgement.atLeast }, judgement.reason);
-  }
 }

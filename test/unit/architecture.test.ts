@@ -14,6 +14,7 @@ const roots = [
   "reload",
   "live-settings",
   "open-upstream",
+  "open-catalog",
   "open-identity",
   "open-session-watch",
   "open-pool-watch",
