@@ -34,6 +34,7 @@ export interface HttpParts {
   readonly databaseRelease: DatabaseRelease;
   readonly executor: Executor;
   readonly cancelUpstream: QueryServices["cancelUpstream"];
+  readonly endUpstream: QueryServices["endUpstream"];
   readonly prepareDatabase: QueryServices["prepareDatabase"];
   readonly defaultDatabase: string;
   readonly adminPool: Pool;

@@ -38,6 +38,7 @@ import { Listener } from "./session/listener.ts";
 import { SessionRegistry } from "./session/session-registry.ts";
 import { cancelUpstream } from "./upstream/cancel.ts";
 import { ClaimsPublisher } from "./upstream/claims-publisher.ts";
+import { endBackend } from "./upstream/end-backend.ts";
 import { openUpstreamConnection } from "./upstream/login.ts";
 import { UpstreamPool, type UpstreamTarget } from "./upstream/pool.ts";
 import { deriveRoleCredential, deriveSecret } from "./upstream/role-credential.ts";
@@ -249,11 +250,15 @@ async function listenOn(
     await drift.check(identity, maxAgeMs);
     await databases.prepare(database, identity);
   };
-  const cancelConnection = (connection: UpstreamConnection) => {
-    const cancel = cancelUpstream(upstream.endpoint, connection).finally(() => cancels.delete(cancel));
+  const untilDone = (work: Promise<void>) => {
+    const cancel = work.finally(() => cancels.delete(cancel));
     cancels.add(cancel);
     return cancel;
   };
+  const cancelConnection = (connection: UpstreamConnection) =>
+    untilDone(cancelUpstream(upstream.endpoint, connection));
+  const endConnection = (connection: UpstreamConnection) =>
+    untilDone(endBackend(connection, { cancel: cancelConnection, admin: recorders.pool, log }));
   const listener = new Listener(
     {
       host: server.host,
@@ -286,6 +291,7 @@ async function listenOn(
         },
         columnsOf: resultColumns,
         cancelUpstream: cancelConnection,
+        endUpstream: endConnection,
         databaseExists: (name) => databaseNames.exists(name),
         bearer: auth.pgwire.bearer
           ? { authenticator: identities.bearer, issuerOf: identities.issuerOf }
@@ -319,6 +325,7 @@ async function listenOn(
       databaseRelease,
       executor,
       cancelUpstream: cancelConnection,
+      endUpstream: endConnection,
       prepareDatabase: prepareLogin(requestDriftMs),
       defaultDatabase: upstream.defaultDatabase,
       adminPool,

@@ -21,6 +21,8 @@ export interface RequestServices {
   readonly executor: Executor;
   /** Never rejects. */
   readonly cancelUpstream: (connection: UpstreamConnection) => Promise<void>;
+  /** Cancels what runs on a connection that is given up, and sees to it that it ends. Never rejects. */
+  readonly endUpstream: (connection: UpstreamConnection) => Promise<void>;
   readonly log: Log;
   /** Told of each request's statements, from the connection to their end. */
   readonly onDone?: (tookMs: number, outcome: "ok" | "error") => void;
@@ -199,9 +201,9 @@ export class RequestSession implements ManagedSession {
     if (client.isReusable) lease.release();
     else {
       // PostgreSQL notices a closed connection only when it next writes to it.
-      if (client.isRunning) void this.#services.cancelUpstream(client.connection);
+      const ended = client.isRunning ? this.#services.endUpstream(client.connection) : undefined;
       client.abandon();
-      lease.discard();
+      lease.discard(ended);
     }
   }
 }

@@ -28,6 +28,8 @@ export interface SessionServices {
   readonly columnsOf: (statement: Statement) => readonly Column[] | undefined;
   /** Never rejects. */
   readonly cancelUpstream: (connection: UpstreamConnection) => Promise<void>;
+  /** Cancels what runs on a connection that is given up, and sees to it that it ends. Never rejects. */
+  readonly endUpstream: (connection: UpstreamConnection) => Promise<void>;
   readonly databaseRelease: DatabaseRelease;
   readonly databaseExists: (name: string) => Promise<boolean>;
   /** Tokens as credentials; absent where the configuration has them off. */

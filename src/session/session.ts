@@ -261,11 +261,8 @@ export class Session implements ManagedSession {
       const isRunning = !relay.isSettled;
       relay.stop();
       if (isReusable) lease.release();
-      else {
-        // PostgreSQL notices a closed connection only when it next writes to it.
-        if (isRunning) void this.#services.cancelUpstream(lease.connection);
-        lease.discard();
-      }
+      // PostgreSQL notices a closed connection only when it next writes to it.
+      else lease.discard(isRunning ? this.#services.endUpstream(lease.connection) : undefined);
     }
     this.#onClosed(this);
   }

@@ -30,8 +30,12 @@ export interface Lease {
   readonly connection: UpstreamConnection;
   /** Gives back a connection that waits for a command outside any transaction. */
   release(): void;
-  /** Closes a connection whose state is unknown. */
-  discard(): void;
+  /**
+   * Closes a connection whose state is unknown.
+   *
+   * @param ended settles when its server process is gone: until then it counts
+   */
+  discard(ended?: Promise<void>): void;
 }
 
 /** A place in the queue. */
@@ -332,18 +336,24 @@ export class UpstreamPool {
 
   #lend(entry: Entry): Lease {
     let isReturned = false;
-    const once = (giveBack: () => void) => () => {
-      if (isReturned) return;
-      isReturned = true;
-      giveBack();
-    };
+    const once =
+      <Arguments extends unknown[]>(giveBack: (...args: Arguments) => void) =>
+      (...args: Arguments) => {
+        if (isReturned) return;
+        isReturned = true;
+        giveBack(...args);
+      };
     return {
       connection: entry.connection,
       release: once(() => void this.#takeBack(entry)),
-      discard: once(() => {
+      discard: once((ended?: Promise<void>) => {
         entry.connection.transport.close();
-        this.#forget(entry.group);
-        this.#serveQueue();
+        const forget = () => {
+          this.#forget(entry.group);
+          this.#serveQueue();
+        };
+        if (ended === undefined) forget();
+        else void ended.then(forget);
       }),
     };
   }
