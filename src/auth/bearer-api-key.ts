@@ -3,7 +3,7 @@
 import { acceptedVerifiers, keyRefusal } from "../catalog/api-keys.ts";
 import type { PrincipalCache } from "../catalog/cache.ts";
 import { isKeySecret, parseApiKey } from "./api-key.ts";
-import type { BearerOutcome } from "./bearer.ts";
+import type { BearerOutcome } from "./bearer-outcome.ts";
 import { identityOf, loginRefusal } from "./password.ts";
 
 /** What an unknown key is compared with, so that its refusal takes as long. */

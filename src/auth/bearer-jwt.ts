@@ -1,7 +1,7 @@
 /** A token of an OIDC provider, to the identity of whom it speaks of. */
 
 import type { PrincipalRecord } from "../catalog/users.ts";
-import type { BearerOutcome } from "./bearer.ts";
+import type { BearerOutcome } from "./bearer-outcome.ts";
 import { applyClaimMapping, type MappedAccess, type TokenPayload } from "./claim-mapping.ts";
 import { type TokenVerification, verifyToken } from "./jwt.ts";
 import { identityOf, loginRefusal } from "./password.ts";

@@ -3,8 +3,9 @@
 import type { PrincipalCache } from "../catalog/cache.ts";
 import { authenticateApiKey } from "./bearer-api-key.ts";
 import { authenticateToken, type TokenOptions } from "./bearer-jwt.ts";
+import type { BearerOutcome } from "./bearer-outcome.ts";
 import { requireDatabase } from "./effective-databases.ts";
-import { externalRolePrefix, type Identity, type RefusalReason } from "./identity.ts";
+import { externalRolePrefix, type Identity } from "./identity.ts";
 import type { LoginGuard } from "./login-guard.ts";
 
 /** Where a token came from. */
@@ -18,11 +19,6 @@ export interface BearerSource {
   /** Whom the client claims to be, where its protocol has it say so: the token of somebody else is refused. */
   readonly user?: string;
 }
-
-export type BearerOutcome =
-  /** `provider` where it is a token that names one which there is. */
-  | { readonly ok: true; readonly identity: Identity; readonly provider?: string }
-  | { readonly ok: false; readonly reason: RefusalReason; readonly provider?: string };
 
 /** Checks tokens, counts and audits what it refuses, and notes the use of what it accepts. */
 export interface BearerAuthenticator {

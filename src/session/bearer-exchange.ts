@@ -1,6 +1,6 @@
 /** One OAUTHBEARER exchange with a client (RFC 7628 section 3.2). */
 
-import type { BearerOutcome } from "../auth/bearer.ts";
+import type { BearerOutcome } from "../auth/bearer-outcome.ts";
 import { isBearerAcknowledgement, readBearerMessage } from "../auth/oauth-bearer.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { encodeAuthenticationSaslContinue } from "../wire/backend-message.ts";

@@ -1,6 +1,6 @@
 /** Everything that stands behind bearer tokens, over a real catalog: the composition that the front-end itself uses. */
 
-import type { BearerOutcome } from "../../src/auth/bearer.ts";
+import type { BearerOutcome } from "../../src/auth/bearer-outcome.ts";
 import type { Identity } from "../../src/auth/identity.ts";
 import { LoginGuard } from "../../src/auth/login-guard.ts";
 import { loadConfig } from "../../src/config/load.ts";
