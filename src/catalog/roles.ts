@@ -1,5 +1,6 @@
 /** Custom roles in the catalog: rows of nodedb.role, each of one tenant and with one parent at most. */
 
+import { withInherited } from "./inherited-roles.ts";
 import type { Queryable } from "./users.ts";
 
 /** One custom role; it is a NOLOGIN role of the same name in PostgreSQL. */
@@ -18,19 +19,6 @@ interface CustomRoleRow {
   readonly parent: string | null;
   readonly effective_roles: string[];
 }
-
-/**
- * SQL for the array of the roles that `start` selects and all that they inherit. UNION without ALL ends at a cycle, should
- * somebody have written one into the catalog.
- *
- * @param start a SELECT of one text column
- */
-export const withInherited = (start: string) => `
-  ARRAY(WITH RECURSIVE held (role) AS (
-          ${start}
-          UNION
-          SELECT c.parent FROM held h JOIN nodedb.role c ON c.name = h.role WHERE c.parent IS NOT NULL)
-        SELECT held.role FROM held)`;
 
 const selectRole = `
   SELECT r.name, r.tenant_id, r.parent, ${withInherited("SELECT r.name")} AS effective_roles FROM nodedb.role r`;

@@ -1,7 +1,7 @@
 /** Principals in the catalog (users, service accounts, stand-alone keys), and the roles that they hold. */
 
 import type { ClientBase } from "pg";
-import { withInherited } from "./roles.ts";
+import { withInherited } from "./inherited-roles.ts";
 
 /**
  * Each has a PostgreSQL role of its name. An `api_key` is a key that belongs to nobody: it is its own owner. An `external` one
