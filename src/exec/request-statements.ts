@@ -15,8 +15,8 @@ import { bindParameters, needTypes } from "./bind-parameters.ts";
 import type { ClientConnection } from "./context.ts";
 import { findTypes } from "./find-types.ts";
 import type { PairedTransaction } from "./paired-transaction.ts";
+import type { RequestResult, ResultField } from "./request-result.ts";
 import { resultOfTable } from "./result-cells.ts";
-import type { ValueType } from "./result-types.ts";
 import type { SessionStatements } from "./session-statements.ts";
 import { readsOnly } from "./statement-transaction.ts";
 
@@ -24,22 +24,6 @@ import { readsOnly } from "./statement-transaction.ts";
 export interface RequestStatement {
   readonly sql: string;
   readonly parameters: readonly JsonValue[];
-}
-
-export interface ResultField {
-  readonly name: string;
-  readonly oid: number;
-  readonly type: ValueType;
-}
-
-export interface RequestResult {
-  /** Of the command tag: its words, and its number, for a statement with rows theirs. */
-  readonly command: string;
-  readonly rowCount: number | null;
-  /** Empty when the statement returns no rows. */
-  readonly fields: readonly ResultField[];
-  readonly rows: readonly (readonly Cell[])[];
-  readonly notices: readonly string[];
 }
 
 export type IsolationLevel = "read committed" | "repeatable read" | "serializable";

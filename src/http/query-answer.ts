@@ -1,6 +1,6 @@
 /** The body of an answer to POST /v1/query, written as text: rows are not made into objects first. */
 
-import type { RequestResult } from "../exec/request-statements.ts";
+import type { RequestResult } from "../exec/request-result.ts";
 import { fieldsJson, type RowMode, rowEncoder } from "./row-json.ts";
 
 export function answerOne(result: RequestResult, mode: RowMode): string {

@@ -1,7 +1,7 @@
 /** Rows as JSON text, written straight from PostgreSQL's text: what JSON's numbers could round stays a string. */
 
 import { SqlError } from "../errors/sql-error.ts";
-import type { ResultField } from "../exec/request-statements.ts";
+import type { ResultField } from "../exec/request-result.ts";
 import type { ValueType } from "../exec/result-types.ts";
 import { arrayToJson } from "./array-json.ts";
 

@@ -1,8 +1,9 @@
 /** A result as lines of JSON while it comes: `meta`, one line per row, `end` or `error`; PostgreSQL waits for a slow reader. */
 
 import { Readable } from "node:stream";
+import type { RequestResult } from "../exec/request-result.ts";
 import type { RequestLimits, RequestSession } from "../exec/request-session.ts";
-import type { RequestResult, RequestStatements, ResultListener } from "../exec/request-statements.ts";
+import type { RequestStatements, ResultListener } from "../exec/request-statements.ts";
 import type { ValueType } from "../exec/result-types.ts";
 import type { ErrorBody } from "./error-answer.ts";
 import { type EncodeRow, fieldsJson, type RowMode, rowEncoder } from "./row-json.ts";
