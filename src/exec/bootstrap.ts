@@ -13,8 +13,9 @@ import { reconcileCustomRoles, reconcileRoles } from "../upstream/reconcile-role
 import { isSuperuser } from "./authorize.ts";
 import type { ExecutorDependencies } from "./context.ts";
 import { checkNewName, roleExists } from "./role-names.ts";
-import { desiredRoleOf, translateErrors } from "./run-statement.ts";
+import { desiredRoleOf } from "./run-statement.ts";
 import { verifierInTransit } from "./secrets-in-transit.ts";
+import { translateErrors } from "./translate-errors.ts";
 import { verifierFor } from "./user-options.ts";
 
 export interface BootstrapOptions {

@@ -1,14 +1,14 @@
 /** What a statement is run with: whose it is and in which session, and what the executor was built from. */
 
-import type { ClientConfig, PoolClient } from "pg";
+import type { PoolClient } from "pg";
 import type { Identity } from "../auth/identity.ts";
 import type { AuditLog } from "../catalog/audit-log.ts";
-import type { Catalog } from "../catalog/catalog.ts";
 import type { ReservingBackend } from "../catalog/reserved-roles.ts";
 import type { SessionTable } from "../catalog/session-table.ts";
 import type { Log } from "../observe/log.ts";
 import type { RoleOptions } from "../upstream/reconcile-groups.ts";
 import type { AuthFunctions } from "./auth-references.ts";
+import type { ClusterAccess } from "./connect-elsewhere.ts";
 import type { DatabasePreparer } from "./databases.ts";
 import type { RoleReaper } from "./role-reaper.ts";
 import type { SessionDirectory } from "./sessions.ts";
@@ -88,10 +88,7 @@ export interface ExecutionContext {
   readonly materials: Map<string, unknown>;
 }
 
-export interface ExecutorDependencies {
-  readonly catalog: Catalog;
-  /** The administrative login, for connections to other databases (DROP USER). */
-  readonly adminConnection: ClientConfig;
+export interface ExecutorDependencies extends ClusterAccess {
   readonly roleOptions: RoleOptions;
   readonly databases: DatabasePreparer;
   readonly sessions: SessionDirectory;

@@ -12,7 +12,7 @@ import { reconcileDatabase, reconcileDefaultPrivileges } from "../upstream/recon
 import type { RoleOptions } from "../upstream/reconcile-groups.ts";
 import { type ClaimsWithdrawal, withdrawClaims } from "../upstream/withdraw-claims.ts";
 import { highestRank } from "./authorize.ts";
-import { translateErrors } from "./run-statement.ts";
+import { translateErrors } from "./translate-errors.ts";
 
 /** Whose objects are to be reached by the built-in roles. */
 type Owner = Pick<PrincipalRecord, "id" | "name" | "effectiveRoles">;

@@ -11,8 +11,7 @@ import {
   readerOf,
   releaseRoles,
 } from "../upstream/owned-objects.ts";
-import { connectElsewhere } from "./connect-elsewhere.ts";
-import type { ExecutorDependencies } from "./context.ts";
+import { type ClusterAccess, connectElsewhere } from "./connect-elsewhere.ts";
 
 /** Objects that the detail of a refusal lists at most, as in PostgreSQL. */
 const maxListedObjects = 100;
@@ -35,7 +34,7 @@ export interface DropOptions {
  * @throws SqlError dependent_objects_still_exist when one owns objects and nobody is named to get them
  */
 export async function dropPostgresRoles(
-  deps: Pick<ExecutorDependencies, "adminConnection" | "catalog">,
+  deps: ClusterAccess,
   client: ClientBase,
   names: readonly string[],
   { newOwner, hint, lockTimeout = defaultLockTimeout }: DropOptions,

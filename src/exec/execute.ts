@@ -25,7 +25,6 @@ import {
 import type { StatementResult } from "./result.ts";
 import { changeRlsPolicy, showRlsPolicies } from "./rls-policies.ts";
 import { createRole, dropRole, setRoleParent, showRoles } from "./roles.ts";
-import { translateErrors } from "./run-statement.ts";
 import {
   createServiceAccount,
   dropServiceAccount,
@@ -39,6 +38,7 @@ import { showApiKeys } from "./show-api-keys.ts";
 import { showPermissions } from "./show-permissions.ts";
 import { StatementTransaction } from "./statement-transaction.ts";
 import { alterTenantQuota, createTenant, dropTenant, showTenants } from "./tenants.ts";
+import { translateErrors } from "./translate-errors.ts";
 
 export interface Executor {
   /**

@@ -5,7 +5,8 @@ import { deleteUserRows } from "../catalog/users.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { ExecutorDependencies } from "./context.ts";
 import { dropPostgresRoles } from "./drop-postgres-roles.ts";
-import { followUp, translateErrors } from "./run-statement.ts";
+import { followUp } from "./run-statement.ts";
+import { translateErrors } from "./translate-errors.ts";
 
 /** Looked at in one run; the rest waits for the next. */
 const maxPerRun = 1_000;

@@ -22,7 +22,8 @@ import { reconcileConnect } from "../upstream/reconcile-connect.ts";
 import { reconcileRoles } from "../upstream/reconcile-roles.ts";
 import type { ExecutorDependencies } from "./context.ts";
 import { roleExists } from "./role-names.ts";
-import { desiredRoleOf, followUp, translateErrors } from "./run-statement.ts";
+import { desiredRoleOf, followUp } from "./run-statement.ts";
+import { translateErrors } from "./translate-errors.ts";
 
 /** What a principal is to be. */
 interface Wanted {

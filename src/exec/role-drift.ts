@@ -13,7 +13,7 @@ import type { UpstreamConnection } from "../upstream/upstream-connection.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
 import type { ExecutorDependencies } from "./context.ts";
 import { repairRole } from "./repair-role.ts";
-import { translateErrors } from "./run-statement.ts";
+import { translateErrors } from "./translate-errors.ts";
 
 type Dependencies = Pick<ExecutorDependencies, "audit" | "catalog" | "log" | "roleOptions">;
 

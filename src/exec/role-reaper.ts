@@ -11,9 +11,11 @@ import {
   type PendingDrop,
 } from "../catalog/dropped-roles.ts";
 import { findAbandonedRoles, type ReservingBackend, releaseReservedRole } from "../catalog/reserved-roles.ts";
-import type { ExecutorDependencies } from "./context.ts";
+import type { Log } from "../observe/log.ts";
+import type { RoleOptions } from "../upstream/reconcile-groups.ts";
+import type { ClusterAccess } from "./connect-elsewhere.ts";
 import { dropPostgresRoles } from "./drop-postgres-roles.ts";
-import { translateErrors } from "./run-statement.ts";
+import { translateErrors } from "./translate-errors.ts";
 
 /** How often it is looked for what a crash, or a lock, has left; in ms. */
 const defaultIntervalMs = 10_000;
@@ -26,10 +28,10 @@ const maxWaitMs = 5_000;
 
 const lockTimeout = "3s";
 
-export type ReaperDependencies = Pick<
-  ExecutorDependencies,
-  "adminConnection" | "catalog" | "log" | "roleOptions"
->;
+export interface ReaperDependencies extends ClusterAccess {
+  readonly log: Log;
+  readonly roleOptions: RoleOptions;
+}
 
 export class RoleReaper {
   readonly #deps: ReaperDependencies;

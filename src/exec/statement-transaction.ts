@@ -23,8 +23,9 @@ import { refuseOwners } from "./drop-roles.ts";
 import type { StatementResult } from "./result.ts";
 import { runOnClientConnection } from "./rls-policies.ts";
 import { beingCreated, roleExists, standInKey } from "./role-names.ts";
-import { followUp, translateErrors } from "./run-statement.ts";
+import { followUp } from "./run-statement.ts";
 import { awaitOutcome, readTransactionId } from "./transaction-outcome.ts";
+import { translateErrors } from "./translate-errors.ts";
 
 type Execute = (statement: Statement, context: ExecutionContext) => Promise<StatementResult | "forward">;
 
