@@ -13,9 +13,10 @@ import type { PairedTransaction } from "../exec/paired-transaction.ts";
 import type { Column } from "../exec/result.ts";
 import { type Verdict, verdicts } from "../wire/framer.ts";
 import { ExtendedQuery } from "./extended-query.ts";
+import type { QuerySession } from "./query-session.ts";
 import type { Relay } from "./relay.ts";
 import type { Interceptor } from "./relay-contracts.ts";
-import { hasTransactionControl, type QuerySession, runSimpleQuery } from "./simple-query.ts";
+import { hasTransactionControl, runSimpleQuery } from "./simple-query.ts";
 import type { StatementRunner } from "./statement-runner.ts";
 
 const headerBytes = 5;

@@ -2,8 +2,8 @@
 
 import type { PreparedCommit } from "../exec/statement-transaction.ts";
 import { lendConnection } from "./client-connection.ts";
+import type { QuerySession } from "./query-session.ts";
 import type { CommitHold } from "./relay-contracts.ts";
-import type { QuerySession } from "./simple-query.ts";
 
 /** What the upstream has said to the COMMIT; "unknown" when it was interrupted, or has only said that something went wrong. */
 export type CommitAnswer = "committed" | "not committed" | "unknown";

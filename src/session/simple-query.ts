@@ -8,28 +8,21 @@ import type { LexerOptions } from "../ddl/lexer.ts";
 import { lexicalText } from "../ddl/multibyte.ts";
 import { findStatements } from "../ddl/splitter.ts";
 import { parseTransactionControl, type TransactionControl } from "../ddl/transaction-control.ts";
-import type { PairedTransaction } from "../exec/paired-transaction.ts";
 import { encodeCommandComplete, encodeReadyForQuery } from "../wire/backend-message.ts";
 import { encodeQuery } from "../wire/frontend-message-encoding.ts";
 import { encodeResultDescription } from "../wire/row-encoding.ts";
 import { lendConnection } from "./client-connection.ts";
 import { forwardText, type TextPart } from "./forward-text.ts";
 import { failTransaction, moveError } from "./query-errors.ts";
+import type { QuerySession } from "./query-session.ts";
 import type { Relay } from "./relay.ts";
-import { encodeNotices, encodeRows, type StatementRunner } from "./statement-runner.ts";
+import { encodeNotices, encodeRows } from "./statement-runner.ts";
 import { type ControlMode, runTransactionControl } from "./transaction-end.ts";
 
 /** A part of the text: one statement of ours, one that controls the transaction, or neighbours that are PostgreSQL's. */
 interface Piece extends TextPart {
   readonly kind: "forward" | "ours" | "control";
   readonly control: TransactionControl | undefined;
-}
-
-/** What a session's statements of ours work on. */
-export interface QuerySession {
-  readonly relay: Relay;
-  readonly runner: StatementRunner;
-  readonly paired: PairedTransaction;
 }
 
 /** True when the text ends, begins or marks a transaction somewhere. */

@@ -8,7 +8,7 @@ import { encodeQuery } from "../wire/frontend-message-encoding.ts";
 import { forwardText, type TextPart } from "./forward-text.ts";
 import { type CommitAnswer, PendingCommit } from "./pending-commit.ts";
 import { failTransaction } from "./query-errors.ts";
-import type { QuerySession } from "./simple-query.ts";
+import type { QuerySession } from "./query-session.ts";
 
 /** PostgreSQL's warning that a transaction is there already; it would speak of one that the client never began. */
 const alreadyInTransaction = "25001";
