@@ -160,7 +160,12 @@ test("a reader that waits holds PostgreSQL back, and one that goes ends it", asy
   asked.end(JSON.stringify({ sql }));
   const response = await new Promise<IncomingMessage>((resolve) => asked.once("response", resolve));
   response.pause();
-  await until(async () => (await activity(marker))[0]?.wait_event === "ClientWrite");
+  // The sockets on the way fill up first, so PostgreSQL waits for short times before it waits for good.
+  let inARow = 0;
+  await until(async () => {
+    inARow = (await activity(marker))[0]?.wait_event === "ClientWrite" ? inARow + 1 : 0;
+    return inARow === 50;
+  });
   // It stays so: nobody takes what PostgreSQL has, neither this reader nor the front-end's memory.
   const looks: (string | null | undefined)[] = [];
   for (let look = 0; look < 200; look += 1) looks.push((await activity(marker))[0]?.wait_event);
