@@ -123,7 +123,9 @@ export async function openHttp(config: Config, parts: HttpParts): Promise<HttpIn
     corsOrigins: http.corsOrigins,
     version: readVersion(),
     maxBodyBytes: http.maxBodyBytes,
-    isTlsRequired: server.tls?.required ?? false,
+    get isTlsRequired() {
+      return tls.isRequired;
+    },
     makeServer: (handler) => listener.makeServer(handler),
     isOpen: () => isOpen,
     log,

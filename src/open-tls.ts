@@ -15,6 +15,8 @@ const watchIntervalMs = 1_000;
 export interface TlsFiles {
   /** undefined: TLS is not offered. */
   readonly current: ServerTls | undefined;
+  /** Whether clients without TLS are refused; it changes together with the certificates. */
+  readonly isRequired: boolean;
   /** Whether the list of this moment revokes a certificate. */
   isRevoked(certificateId: string): boolean;
   /** Called with what new connections are to get. */
@@ -87,6 +89,9 @@ export function openTlsFiles(config: TlsConfig | undefined, log: Log): TlsFiles 
   return {
     get current() {
       return current;
+    },
+    get isRequired() {
+      return latest?.required ?? false;
     },
     isRevoked,
     onChange: (listener) => {

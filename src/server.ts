@@ -269,7 +269,9 @@ async function listenOn(
       get authenticationTimeoutMs() {
         return settings.current.server.authenticationTimeoutMs;
       },
-      isTlsRequired: server.tls?.required ?? false,
+      get isTlsRequired() {
+        return tls.isRequired;
+      },
       defaultDatabase: upstream.defaultDatabase,
       transports,
       services: {

@@ -124,7 +124,7 @@ export const configKeys = [
     type: { kind: "boolean" },
     default: false,
     doc: "Whether clients without TLS are refused.",
-    live: false,
+    live: true,
   },
   {
     key: "server.tls.client_ca",

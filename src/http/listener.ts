@@ -48,17 +48,17 @@ export class HttpListener {
   readonly #certificates = new WeakMap<Socket, X509Certificate>();
   /** Not listening: connections are injected. */
   #tls: TlsServer | undefined;
-  readonly #isTlsOffered: boolean;
+  #looksForTls = false;
 
   constructor(options: HttpListenerOptions, tls: HttpTls | undefined) {
     this.#options = options;
-    this.#isTlsOffered = tls !== undefined;
     this.setTls(tls);
   }
 
-  /** New connections get the new certificates. TLS that was not offered at the start needs a restart. */
+  /** New connections get the new certificates; TLS is offered from the first ones on. */
   setTls(tls: HttpTls | undefined): void {
     this.#tls = tls && this.#makeTlsServer(tls);
+    this.#lookForTls();
   }
 
   /** The certificate of the client, as the handshake has verified it; undefined without one. */
@@ -91,7 +91,7 @@ export class HttpListener {
     refuseMalformed(server);
     this.#server = server;
     this.limitsChanged();
-    if (this.#isTlsOffered) this.#offerTls(server);
+    this.#lookForTls();
     return server;
   }
 
@@ -168,7 +168,11 @@ export class HttpListener {
   }
 
   // The connection's first byte tells; Node lets connections be injected into a server (http.Server, event 'connection').
-  #offerTls(server: Server): void {
+  // Without certificates there is nothing to tell apart, and connections go to the parser as they are.
+  #lookForTls(): void {
+    const server = this.#server;
+    if (server === undefined || this.#tls === undefined || this.#looksForTls) return;
+    this.#looksForTls = true;
     const listeners = server.listeners("connection");
     const serve = (socket: Socket) => {
       for (const listener of listeners) listener.call(server, socket);
