@@ -1,6 +1,6 @@
 /** Ends the sessions whose user, key, certificate or database has been taken away, and each that expires, when it does. */
 
-import { claimsNow, endsAt, type LiveCache, type LiveSession, mayStay } from "./auth/live-session.ts";
+import { endsAt, type LiveCache, type LiveSession, mayStay, selfNow } from "./auth/live-session.ts";
 import { loginRefusal } from "./auth/password.ts";
 import type { PrincipalCache } from "./catalog/cache.ts";
 import { SqlError } from "./errors/sql-error.ts";
@@ -60,7 +60,7 @@ export function openSessionWatch(options: SessionWatchOptions): SessionWatch {
           return true;
         },
       );
-      registry.renewClaims(id, (identity) => claimsNow(cache, identity));
+      registry.renewClaims(id, (identity) => selfNow(cache, identity));
     }
   }
 

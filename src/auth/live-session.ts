@@ -3,7 +3,7 @@
 import { keyRefusal } from "../catalog/api-keys.ts";
 import type { PrincipalCache } from "../catalog/cache.ts";
 import { effectiveDatabases } from "./effective-databases.ts";
-import type { Claims, Identity } from "./identity.ts";
+import type { Identity } from "./identity.ts";
 import { claimsOf, loginRefusal } from "./password.ts";
 
 export type LiveCache = Pick<PrincipalCache, "findById" | "keysOf">;
@@ -48,8 +48,11 @@ export function endsAt(cache: LiveCache, { identity }: Pick<LiveSession, "identi
   );
 }
 
-/** The claims of a session's identity: its principal's as they are in the catalog; those of a token stay what they were. */
-export function claimsNow(cache: Pick<PrincipalCache, "findById">, identity: Identity): Claims {
+/** What a session says of itself, and the PostgreSQL role that it says it as. */
+export type Self = Pick<Identity, "role" | "claims">;
+
+/** A session's principal as it is in the catalog, by another name too; the claims of a token stay what they were. */
+export function selfNow(cache: Pick<PrincipalCache, "findById">, identity: Identity): Self {
   const record = identity.principal.kind === "external" ? undefined : cache.findById(identity.principal.id);
-  return record === undefined ? identity.claims : claimsOf(record);
+  return record === undefined ? identity : { role: record.name, claims: claimsOf(record) };
 }

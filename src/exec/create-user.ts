@@ -9,7 +9,7 @@ import { denied, isSuperuser, maySee, requireAdmin, resolveGrantableRoles } from
 import type { ExecutionContext, ExecutorDependencies } from "./context.ts";
 import type { StatementResult } from "./result.ts";
 import { checkNewName, claimRoleName } from "./role-names.ts";
-import { cachedCaller, desiredRoleOf, runWrite, type StatementScope } from "./run-statement.ts";
+import { authorizeEarly, desiredRoleOf, runWrite, type StatementScope } from "./run-statement.ts";
 import { verifierInTransit } from "./secrets-in-transit.ts";
 import { parseTimestamp, verifierFor } from "./user-options.ts";
 
@@ -25,7 +25,7 @@ export async function createUser(
 ): Promise<StatementResult> {
   const { name, options, spelling } = statement;
   const tag = `CREATE ${spelling}`;
-  authorize(cachedCaller(deps, context), statement);
+  await authorizeEarly(deps, context, (caller) => authorize(caller, statement));
   const verifier = await verifierFor(deps, options.password);
   return runWrite(deps, context, async (scope) => {
     const { client, caller } = scope;

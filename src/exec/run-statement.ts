@@ -100,9 +100,28 @@ export async function flushBefore(
   if (transaction === undefined) await catalog.waitFor(flush()).catch(() => undefined);
 }
 
-/** The caller as the cache has it: for refusals that come before work which is done outside the transaction. */
+/** The caller as the cache has it: for what is prepared before the transaction, whose refusals go by what it reads itself. */
 export function cachedCaller(deps: ExecutorDependencies, context: ExecutionContext): PrincipalRecord {
   return stillHere(deps.catalog.cache.findById(context.identity.principal.id));
+}
+
+/**
+ * Refuses before work that is done outside the transaction: by the cache, which costs nothing. Where that refuses, the catalog has
+ * the last word: another front-end may have granted the right a moment ago.
+ *
+ * @param authorize throws when the caller may not
+ */
+export async function authorizeEarly(
+  deps: ExecutorDependencies,
+  context: ExecutionContext,
+  authorize: (caller: PrincipalRecord) => void,
+): Promise<void> {
+  try {
+    authorize(cachedCaller(deps, context));
+  } catch (error) {
+    if (!(error instanceof SqlError) || error.condition !== "insufficient_privilege") throw error;
+    await runRead(deps, context, async ({ caller }) => authorize(caller));
+  }
 }
 
 /** What the catalog wants of a user's PostgreSQL role. */

@@ -1,7 +1,7 @@
 /** A session as those see it who keep the list of them, whichever door it came through. */
 
-import type { Claims, Identity } from "../auth/identity.ts";
-import type { LiveSession } from "../auth/live-session.ts";
+import type { Identity } from "../auth/identity.ts";
+import type { LiveSession, Self } from "../auth/live-session.ts";
 import type { SqlError } from "../errors/sql-error.ts";
 
 /** Who and where; fixed at the login. */
@@ -30,8 +30,8 @@ export interface ManagedSession {
   readonly isInTransaction: boolean;
   /** True while it waits for an upstream connection. */
   readonly isQueued: boolean;
-  /** Takes other claims than those that it began with. */
-  renewClaims(claims: Claims): void;
+  /** Takes other claims, and another name, than those that it began with. */
+  renewClaims(self: Self): void;
   /** Ends it with the error, as soon as the mode allows. */
   end(error: SqlError, mode: EndingMode): void;
   /** Ends it now: the client is told, what runs upstream is cancelled. */

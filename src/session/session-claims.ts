@@ -1,6 +1,7 @@
 /** Keeps a session's claims good: sealed anew before they expire, when they change, and after a reset took them away. */
 
 import type { Claims } from "../auth/identity.ts";
+import type { Self } from "../auth/live-session.ts";
 import type { SessionProfile } from "../exec/sessions.ts";
 import { upstreamTargetOf } from "../exec/upstream-target.ts";
 import type { Log } from "../observe/log.ts";
@@ -14,6 +15,8 @@ export class SessionClaims {
   readonly #relay: Relay;
   readonly #publisher: Pick<ClaimsPublisher, "messagesFor" | "withdraw">;
   readonly #log: Log;
+  /** By its present name. */
+  #role: string;
   #claims: Claims;
   /** What the connection carries. */
   #carried: Claims;
@@ -29,6 +32,7 @@ export class SessionClaims {
     this.#relay = relay;
     this.#publisher = publisher;
     this.#log = log;
+    this.#role = profile.identity.role;
     this.#claims = profile.identity.claims;
     this.#carried = this.#claims;
     this.#watch(relay.connection.claimsDueAtMs);
@@ -39,8 +43,9 @@ export class SessionClaims {
     return this.#claims !== this.#profile.identity.claims;
   }
 
-  /** Takes other claims; they hold from the client's next transaction on. */
-  renew(claims: Claims): void {
+  /** Takes other claims, for the role that the session's has become; they hold from the client's next transaction on. */
+  renew({ role, claims }: Self): void {
+    this.#role = role;
     if (JSON.stringify(claims) === JSON.stringify(this.#claims)) return;
     this.#claims = claims;
     this.#relay.areClaimsDue = true;
@@ -56,7 +61,7 @@ export class SessionClaims {
     const { connection } = this.#relay;
     const claims = this.#claims;
     if (claims !== this.#carried) await this.#publisher.withdraw(connection, database);
-    const target = { ...upstreamTargetOf(identity, database, noParameters), claims };
+    const target = { ...upstreamTargetOf(identity, database, noParameters), role: this.#role, claims };
     const { calls, dueAtMs } = this.#publisher.messagesFor(connection, target);
     if (await this.#relay.converseCalls(calls)) {
       connection.claimsDueAtMs = dueAtMs;

@@ -1,7 +1,7 @@
 /** The live sessions of a process: limits, ends from outside, and idle timeouts. */
 
-import type { Claims, Identity } from "../auth/identity.ts";
-import type { LiveSession } from "../auth/live-session.ts";
+import type { Identity } from "../auth/identity.ts";
+import type { LiveSession, Self } from "../auth/live-session.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { EndingMode, ManagedSession, SessionDirectory, SessionGate } from "../exec/sessions.ts";
 import type { Audit, AuditEntry } from "../observe/audit.ts";
@@ -179,10 +179,10 @@ export class SessionRegistry implements SessionDirectory, SessionGate {
   }
 
   /** Lets the sessions of a principal say of themselves what holds now. */
-  renewClaims(principalId: number, claimsNow: (identity: Identity) => Claims): void {
+  renewClaims(principalId: number, selfNow: (identity: Identity) => Self): void {
     for (const session of this.#sessions.keys()) {
       const { identity } = session.profile;
-      if (identity.principal.id === principalId) session.renewClaims(claimsNow(identity));
+      if (identity.principal.id === principalId) session.renewClaims(selfNow(identity));
     }
   }
 

@@ -1,7 +1,7 @@
 /** One client from its login to its end: the identity, the upstream connection on loan, the relay, and every way to end. */
 
 import { randomBytes } from "node:crypto";
-import type { Claims } from "../auth/identity.ts";
+import type { Self } from "../auth/live-session.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { PairedTransaction } from "../exec/paired-transaction.ts";
 import type { EndingMode, ManagedSession, SessionProfile } from "../exec/sessions.ts";
@@ -126,8 +126,8 @@ export class Session implements ManagedSession {
   }
 
   /** What holds for the session from its next transaction on. */
-  renewClaims(claims: Claims): void {
-    this.#claims?.renew(claims);
+  renewClaims(self: Self): void {
+    this.#claims?.renew(self);
   }
 
   /** Ends the session with a FATAL error, as soon as the mode allows. */
