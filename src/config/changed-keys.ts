@@ -1,7 +1,8 @@
 /** Which keys differ between two readings of the configuration, and whether a running front-end takes them. */
 
 import { isDeepStrictEqual } from "node:util";
-import { type ConfigKey, configKeys } from "./schema.ts";
+import type { ConfigKey } from "./config-key.ts";
+import { configKeys } from "./schema.ts";
 
 /** Key → its value as it was read; a key without one is absent. Holds secrets: compared, and never printed. */
 export type KeyValues = ReadonlyMap<string, unknown>;

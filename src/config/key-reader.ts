@@ -1,8 +1,9 @@
 /** Looks keys up in the environment, the file and the defaults, in this order, and notes what is wrong with them. */
 
 import type { ConfigMistake } from "./config.ts";
+import type { ConfigKey } from "./config-key.ts";
 import { findNearest } from "./nearest.ts";
-import { type ConfigKey, configKeys, type KeyName } from "./schema.ts";
+import { configKeys, type KeyName } from "./schema.ts";
 import type { TomlLeaf } from "./toml-file.ts";
 import { type ParsedValue, parseValue } from "./values.ts";
 

@@ -1,6 +1,6 @@
 /** Text or TOML value → typed value, by the type of its key. */
 
-import { type KeyType, maxDurationDays } from "./schema.ts";
+import { type KeyType, maxDurationDays } from "./config-key.ts";
 
 /** Durations are in milliseconds, sizes in bytes. */
 export type ParsedValue =

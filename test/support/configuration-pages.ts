@@ -1,6 +1,7 @@
 /** What nodedb.toml.example and the tables of docs/configuration.md must say, rendered from the schema. */
 
-import { type ConfigKey, configKeys, otherEnvironment } from "../../src/config/schema.ts";
+import type { ConfigKey } from "../../src/config/config-key.ts";
+import { configKeys, otherEnvironment } from "../../src/config/schema.ts";
 import { describeType } from "../../src/config/values.ts";
 
 const keys: readonly ConfigKey[] = configKeys;

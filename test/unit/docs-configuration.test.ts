@@ -4,8 +4,9 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parse } from "smol-toml";
 import { describe, expect, test } from "vitest";
+import type { ConfigKey } from "../../src/config/config-key.ts";
 import { loadConfig } from "../../src/config/load.ts";
-import { type ConfigKey, configKeys } from "../../src/config/schema.ts";
+import { configKeys } from "../../src/config/schema.ts";
 import { renderEnvironmentTable, renderExample, renderKeyTable } from "../support/configuration-pages.ts";
 
 const examplePath = fileURLToPath(new URL("../../nodedb.toml.example", import.meta.url));

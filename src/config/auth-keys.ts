@@ -1,0 +1,113 @@
+/** Keys of [auth] but those of tokens: users, passwords, sessions and their limits. */
+
+import { type ConfigKey, count, duration } from "./config-key.ts";
+
+export const authKeys = [
+  {
+    key: "auth.schema",
+    type: { kind: "text" },
+    default: "auth",
+    doc: "Schema of the functions that $auth.… is rewritten to, in every database; for where somebody else has one of the default name.",
+    live: false,
+  },
+  {
+    key: "auth.claims_lifetime",
+    type: duration(1000),
+    default: "1h",
+    doc: "How long what a session says of itself in PostgreSQL is good for transactions that begin; it is renewed at half of that. Clocks of the front-end and of PostgreSQL may differ by the other half.",
+    live: false,
+  },
+  {
+    key: "auth.claims_prefix",
+    type: { kind: "text" },
+    defaultDoc: "none: not set",
+    example: "app",
+    doc: "Prefix of settings that hold the claims one by one, for policies that read current_setting('app.sub', true). A convenience and no proof: a client can set them.",
+    live: false,
+  },
+  {
+    key: "auth.superuser_name",
+    type: { kind: "text" },
+    default: "nodedb",
+    env: "NODEDB_SUPERUSER_NAME",
+    doc: "The first user, created at the first start. Its password comes from NODEDB_SUPERUSER_PASSWORD, else it is generated and shown once.",
+    live: false,
+  },
+  {
+    key: "auth.min_password_length",
+    type: count(1, 1024, "characters"),
+    default: 8,
+    doc: "Shortest password that CREATE USER and ALTER USER accept.",
+    live: true,
+  },
+  {
+    key: "auth.scram_iterations",
+    type: count(4096, 1_000_000, "iterations"),
+    default: 4096,
+    doc: "PBKDF2 iterations of new password verifiers; every login costs the client as many.",
+    live: true,
+  },
+  {
+    key: "auth.idle_timeout",
+    type: duration(0),
+    default: "0",
+    doc: "How long a session may be idle before it gets FATAL 57P05; 0 is off.",
+    live: true,
+  },
+  {
+    key: "auth.session_absolute_timeout",
+    type: duration(0),
+    default: "0",
+    doc: "How long a session may last in all; 0 is off.",
+    live: true,
+  },
+  {
+    key: "auth.max_connections_per_user",
+    type: count(0, 100_000, "connections"),
+    default: 0,
+    doc: "Client connections of one user at the same time, on all front-ends of a PostgreSQL together; 0 is unlimited.",
+    live: true,
+  },
+  {
+    key: "auth.max_failed_logins",
+    type: count(0, 1_000_000, "logins"),
+    default: 5,
+    doc: "Failed logins of one name, without a successful one between them, after which it is locked; 0 is never. Kept in the catalog: a restart or another front-end does not forget them.",
+    live: true,
+  },
+  {
+    key: "auth.lockout_duration",
+    type: duration(1000),
+    default: "5m",
+    doc: "How long a name stays locked, and after how long failed logins are forgotten. An admin ends it with ALTER USER … LOGIN or PASSWORD.",
+    live: true,
+  },
+  {
+    key: "auth.login_attempts_per_ip_per_min",
+    type: count(0, 1_000_000, "logins"),
+    default: 30,
+    doc: "Failed logins from one address (IPv6: one /64) within a minute, after which further ones from it are refused until the minute is over; 0 is unlimited.",
+    live: true,
+  },
+  {
+    key: "auth.login_attempts_per_user_per_min",
+    type: count(0, 1_000_000, "logins"),
+    default: 10,
+    doc: "Failed logins of one name within a minute, after which further ones are refused until the minute is over; 0 is unlimited.",
+    live: true,
+  },
+  {
+    key: "auth.api_keys.pgwire",
+    type: { kind: "boolean" },
+    default: true,
+    doc: "Whether PostgreSQL clients may give an API key as the password of the user, service account or key whose name they log in with.",
+    live: false,
+  },
+  {
+    key: "auth.pgwire.bearer",
+    type: { kind: "boolean" },
+    default: false,
+    doc: "Whether PostgreSQL clients may log in with a token (OAUTHBEARER, PostgreSQL 18), encrypted or from this machine.",
+    live: false,
+  },
+] as const satisfies readonly ConfigKey[];
