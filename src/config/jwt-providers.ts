@@ -3,15 +3,9 @@
 import { createPublicKey, createSecretKey, type KeyObject } from "node:crypto";
 import { resolve } from "node:path";
 import type { ConfiguredProvider } from "./config.ts";
+import { type ConfigFiles, isWorldReadable } from "./config-files.ts";
 import { findNearest } from "./nearest.ts";
 import { providerUrlMistake } from "./provider-url.ts";
-
-/** What reading a key file needs. Both throw as node:fs does. */
-export interface KeyFiles {
-  read(path: string): string;
-  /** Permission bits, as in `stat`. */
-  mode(path: string): number;
-}
 
 const fields = [
   "name",
@@ -49,7 +43,7 @@ const defaultTenantId = 1;
 export function readJwtProviders(
   tables: readonly Readonly<Record<string, unknown>>[],
   allowedAlgorithms: readonly string[],
-  files: KeyFiles,
+  files: ConfigFiles,
   blame: (message: string) => void,
 ): readonly ConfiguredProvider[] {
   const providers: ConfiguredProvider[] = [];
@@ -71,11 +65,15 @@ export function readJwtProviders(
 
 class ProviderReader {
   readonly #table: Readonly<Record<string, unknown>>;
-  readonly #files: KeyFiles;
+  readonly #files: ConfigFiles;
   readonly #report: (message: string) => void;
   #isSound = true;
 
-  constructor(table: Readonly<Record<string, unknown>>, files: KeyFiles, report: (message: string) => void) {
+  constructor(
+    table: Readonly<Record<string, unknown>>,
+    files: ConfigFiles,
+    report: (message: string) => void,
+  ) {
     this.#table = table;
     this.#files = files;
     this.#report = report;
@@ -123,7 +121,7 @@ class ProviderReader {
     const bytes = Buffer.from(text.replace(/\r?\n$/, ""));
     const algorithms = Object.keys(secretBytes).filter((name) => bytes.length >= (secretBytes[name] ?? 0));
     if (algorithms.length === 0) this.#blame("jwt_secret_file must hold at least 32 bytes");
-    if (this.#isWorldReadable(file)) {
+    if (isWorldReadable(this.#files, resolve(file))) {
       this.#blame(`jwt_secret_file holds a secret that everybody may read: run chmod 600 ${resolve(file)}`);
     }
     return { keys: { kind: "secret", key: createSecretKey(bytes) }, algorithms };
@@ -165,14 +163,6 @@ class ProviderReader {
       const code = error instanceof Error && "code" in error ? String(error.code) : String(error);
       this.#blame(`${field} names a file that cannot be read (${code}): ${resolve(path)}`);
       return undefined;
-    }
-  }
-
-  #isWorldReadable(path: string): boolean {
-    try {
-      return (this.#files.mode(resolve(path)) & 0o004) !== 0;
-    } catch {
-      return false;
     }
   }
 
