@@ -6,7 +6,7 @@ import { checkSetup } from "./check.ts";
 import { type Config, formatMistake } from "./config/config.ts";
 import { type LoadOutcome, loadConfig } from "./config/load.ts";
 import { claimDataDir, runningProcess } from "./config/process-file.ts";
-import { SqlError } from "./errors/sql-error.ts";
+import { explainFailure } from "./explain-failure.ts";
 import { createLog, type Log } from "./observe/log.ts";
 import { createReload, type ReloadPart } from "./reload.ts";
 import { openServer, type RunningServer } from "./server.ts";
@@ -52,7 +52,7 @@ async function main(): Promise<number> {
     }
     return await run(loaded, path, log);
   } catch (error) {
-    explain(error);
+    process.stderr.write(`${explainFailure(error).join("\n")}\n`);
     return exits.failure;
   }
 }
@@ -201,22 +201,6 @@ function tellToReload(config: Config): number {
   }
   process.kill(processId, "SIGHUP");
   return exits.ok;
-}
-
-/** An error for the person at the terminal. */
-function explain(error: unknown): void {
-  const lines = [`nodedb: ${messageOf(error)}`];
-  if (error instanceof SqlError) {
-    if (error.detail !== undefined) lines.push(`DETAIL: ${error.detail}`);
-    if (error.hint !== undefined) lines.push(`HINT: ${error.hint}`);
-  }
-  process.stderr.write(`${lines.join("\n")}\n`);
-}
-
-/** A name with several addresses fails once for each, under one error that says nothing itself. */
-function messageOf(error: unknown): string {
-  if (error instanceof AggregateError && error.message === "") return error.errors.map(messageOf).join("; ");
-  return error instanceof Error ? error.message : String(error);
 }
 
 process.exit(await main());

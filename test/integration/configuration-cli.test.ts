@@ -231,7 +231,9 @@ describe("a running front-end", () => {
     wrong.password = "not-the-password";
     const refused = await nodedb(["check"], { NODEDB_UPSTREAM_URL: wrong.href });
     expect(refused).toMatchObject({ status: 1 });
-    expect(refused.stderr).toContain('password authentication failed for user "postgres"');
+    expect(refused.stderr).toContain(
+      'nodedb: the upstream says: password authentication failed for user "postgres"',
+    );
     expect(refused.stderr).not.toContain("not-the-password");
   });
 
@@ -245,7 +247,9 @@ describe("a running front-end", () => {
         NODEDB_UPSTREAM_URL: `postgres://x:hunter2@${host}:${port}/y`,
       });
       expect(refused.status).toBe(1);
-      expect(refused.stderr).toMatch(new RegExp(`nodedb: .*${port}`));
+      expect(refused.stderr).toMatch(
+        new RegExp(`^nodedb: cannot connect to the upstream: .*${port}\nHINT: .*NODEDB_UPSTREAM_URL`, "m"),
+      );
       expect(refused.stderr).not.toContain("hunter2");
       expect(refused.stderr).not.toContain("    at ");
     }

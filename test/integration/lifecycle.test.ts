@@ -168,7 +168,9 @@ describe("one data directory, start after start", () => {
     const failed = await end(dataDir, { NODEDB_PORT_PGWIRE: String(port), NODEDB_PORT_HTTP: "0" });
     holder.close();
     expect(failed.status).toBe(1);
-    expect(failed.stderr).toMatch(new RegExp(`^nodedb: .*127\\.0\\.0\\.1:${port}`, "m"));
+    expect(failed.stderr).toMatch(
+      new RegExp(`^nodedb: .*127\\.0\\.0\\.1:${port}\nHINT: .*NODEDB_PORT_PGWIRE`, "m"),
+    );
     expect(failed.stderr).not.toContain("    at ");
     expect(readPostmasterPid(join(dataDir, "postgres"))).toBeUndefined();
   });
