@@ -303,6 +303,20 @@ function isPhraseIn(phrase: string, statement: string): boolean {
   return ` ${statement} `.includes(` ${phrase} `);
 }
 
+/** In characters: psql makes a column as wide as its longest line, and so every row of it. */
+const maxLineLength = 72;
+
+/** Breaks at blanks outside of quotes, so that what was an example stays one. */
+function breakLines(text: string): string {
+  const lines: string[] = [];
+  for (const [word] of text.matchAll(/(?:'[^']*'|[^\s'])+/g)) {
+    const last = lines.at(-1);
+    if (last === undefined || last.length + 1 + word.length > maxLineLength) lines.push(word);
+    else lines[lines.length - 1] = `${last} ${word}`;
+  }
+  return lines.join("\n");
+}
+
 /**
  * The statements that begin with the topic's words; when there is none, those that hold them (`API KEY`).
  *
@@ -319,6 +333,10 @@ export function showAuthHelp(statement: Extract<Statement, { kind: "show_auth_he
       hint: "SHOW AUTH HELP alone lists every statement.",
     });
   }
-  const rows = found.map((entry) => [entry.statement, entry.syntax, entry.example]);
+  const rows = found.map(({ statement, syntax, example }) => [
+    statement,
+    breakLines(syntax),
+    breakLines(example),
+  ]);
   return { tag: "SHOW", table: { columns: helpColumns, rows }, notices: [] };
 }

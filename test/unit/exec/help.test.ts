@@ -25,6 +25,20 @@ describe("helpEntries", () => {
     expect(parseStatement(`${example};`)).toMatchObject({ kind });
   });
 
+  it("is shown in lines that fit a terminal, and examples stay what they are", () => {
+    const rows = showAuthHelp({ kind: "show_auth_help" }).table?.rows ?? [];
+    expect(rows.length).toBe(helpEntries.length);
+    for (const [index, [statement, syntax, example]] of rows.entries()) {
+      const lines = [syntax, example].flatMap((text) => String(text).split("\n"));
+      expect(
+        lines.filter((line) => line.length > 72),
+        String(statement),
+      ).toEqual([]);
+      expect(String(syntax).replaceAll("\n", " ")).toBe(helpEntries[index]?.syntax);
+      expect(parseStatement(String(example))).toMatchObject({ kind: helpEntries[index]?.kind });
+    }
+  });
+
   it("has an entry for every kind of statement, and none for another", () => {
     const kinds = declaredKinds();
     expect(kinds.length).toBeGreaterThan(40);
