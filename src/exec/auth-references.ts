@@ -66,7 +66,7 @@ export function rewriteAuth(text: Buffer, functions: AuthFunctions, options: Lex
     (reference) => {
       const call = callOf(reference, functions);
       if (call !== undefined) return call;
-      const known = [...functionNames, ...functions.claims].sort();
+      const known = [...new Set([...functionNames, ...functions.claims])].sort();
       throw new SqlError("syntax_error", `$auth.${reference.name} does not exist`, {
         position: characterPosition(text, reference.start),
         hint: `There are ${known.map((name) => `$auth.${name}`).join(", ")}.`,

@@ -7,7 +7,7 @@ import { rewriteAuth, showAuthReferences } from "../../../src/exec/auth-referenc
 const options = { standardConformingStrings: true };
 
 function rewrite(sql: string, schema = "auth"): string {
-  const functions = { schema, claims: new Set(["department", "it's", "back\\slash"]) };
+  const functions = { schema, claims: new Set(["id", "department", "it's", "back\\slash"]) };
   return rewriteAuth(Buffer.from(sql), functions, options).toString();
 }
 
@@ -64,6 +64,11 @@ describe("rewriteAuth", () => {
     expect([error.condition, error.position]).toEqual(["syntax_error", 15]);
     expect(error.message).toBe("$auth.nothing does not exist");
     expect(error.hint).toContain("$auth.department, $auth.email, $auth.id,");
+  });
+
+  it("names each claim that there is once, mapped or not", () => {
+    const { hint = "" } = refusal("select $auth.nothing");
+    expect(hint.match(/\$auth\.(id|department)\b/g)).toEqual(["$auth.department", "$auth.id"]);
   });
 
   it.each(["$auth.constructor", "$auth.has_scope", "$auth.claim", '$auth."ID"'])("refuses %j", (sql) => {
