@@ -33,7 +33,11 @@ export function refuseReservedName(name: Name): void {
 }
 
 function reservedName({ text, position }: Name): SqlError {
-  return new SqlError("reserved_name", `role name "${text}" is reserved`, { position });
+  return new SqlError("reserved_name", `role name "${text}" is reserved`, {
+    position,
+    detail:
+      'Names that begin with "pg_" are PostgreSQL\'s; the built-in roles, and names with "nodedb_" or "oidc:", are the front-end\'s.',
+  });
 }
 
 /**

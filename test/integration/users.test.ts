@@ -174,6 +174,8 @@ for (const version of ["embedded", "debian"] as const) {
         async (name) => {
           expect(await refused("boss", `CREATE USER ${name} ${password}`)).toMatchObject({
             sqlstate: "42939",
+            // PostgreSQL's grammar refuses the quoted two, and says no more of them.
+            detail: name.startsWith('"') ? undefined : expect.stringContaining('"nodedb_"'),
           });
         },
       );
