@@ -127,7 +127,8 @@ function answerOtherMethods(app: FastifyInstance): void {
   app.setNotFoundHandler((request, reply) => {
     const [path = ""] = request.url.split("?");
     const known = methods.get(path);
-    if (known === undefined) throw new HttpError(404, "there is nothing here");
+    if (known === undefined)
+      throw new HttpError(404, "there is nothing here", { hint: "GET /v1/docs shows the addresses." });
     const allow = [...known, "OPTIONS"].join(", ");
     if (request.method === "OPTIONS") return reply.code(204).header("allow", allow).send();
     throw new HttpError(405, `${request.method} is not for this address`, { headers: { allow } });

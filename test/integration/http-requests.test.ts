@@ -248,6 +248,7 @@ describe("a request that is wrong", () => {
     ]) {
       const answer = await http.get(path, { token: key });
       expect([answer.status, answer.body.error.code], path).toEqual([404, "NH404"]);
+      expect(answer.body.error.hint, path).toContain("/v1/docs");
     }
     const wrongMethod = await http.get("/v1/query", { token: key, method: "DELETE" });
     expect([wrongMethod.status, wrongMethod.headers.get("allow")]).toEqual([405, "GET, HEAD, POST, OPTIONS"]);
