@@ -11,6 +11,7 @@ const roots = [
   "main",
   "server",
   "check",
+  "explain-failure",
   "reload",
   "live-settings",
   "open-upstream",
@@ -112,6 +113,17 @@ describe("the folders of src", () => {
     const parts = new Set(sourceFiles().map(partOf));
     expect([...parts].filter((part) => !roots.includes(part) && !(part in allowed))).toEqual([]);
     expect(imports.length).toBeGreaterThan(200);
+  });
+
+  test("are in the documentation with what they may import", () => {
+    const page = readFileSync(resolve(sourceDirectory, "../docs/architecture.md"), "utf8");
+    const rows = [...page.matchAll(/^\| `([a-z]+)` \|.*\| ([^|]+) \|$/gm)].map(([, part = "", list = ""]) => [
+      part,
+      list === "–" ? [] : list.split(", ").sort(),
+    ]);
+    expect(Object.fromEntries(rows)).toEqual(
+      Object.fromEntries(Object.entries(allowed).map(([part, list]) => [part, [...list].sort()])),
+    );
   });
 
   test("import only what the rules allow", () => {
