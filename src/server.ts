@@ -40,9 +40,10 @@ import { cancelUpstream } from "./upstream/cancel.ts";
 import { ClaimsPublisher } from "./upstream/claims-publisher.ts";
 import { endBackend } from "./upstream/end-backend.ts";
 import { openUpstreamConnection } from "./upstream/login.ts";
-import { UpstreamPool, type UpstreamTarget } from "./upstream/pool.ts";
+import { UpstreamPool } from "./upstream/pool.ts";
 import { deriveRoleCredential, deriveSecret } from "./upstream/role-credential.ts";
 import type { UpstreamConnection } from "./upstream/upstream-connection.ts";
+import type { UpstreamTarget } from "./upstream/upstream-target.ts";
 import { chooseTransports } from "./wire/choose-transport.ts";
 
 /** How often all sessions are looked at for what no timer and no notification tells: revoked certificates, clocks that are set. */

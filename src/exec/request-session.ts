@@ -2,7 +2,8 @@
 
 import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
-import type { Lease, Ticket, UpstreamPool } from "../upstream/pool.ts";
+import type { Lease, Ticket } from "../upstream/lease.ts";
+import type { UpstreamPool } from "../upstream/pool.ts";
 import { QueryClient, type ResultLimits } from "../upstream/query-client.ts";
 import type { UpstreamConnection } from "../upstream/upstream-connection.ts";
 import type { DatabaseRelease } from "./database-release.ts";

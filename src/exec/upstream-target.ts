@@ -1,7 +1,7 @@
 /** From an identity to the upstream connection that it needs. */
 
 import type { Identity } from "../auth/identity.ts";
-import type { UpstreamTarget } from "../upstream/pool.ts";
+import type { UpstreamTarget } from "../upstream/upstream-target.ts";
 
 /** @param parameters the client's settings, already filtered */
 export function upstreamTargetOf(

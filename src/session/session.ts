@@ -6,7 +6,7 @@ import { SqlError } from "../errors/sql-error.ts";
 import { PairedTransaction } from "../exec/paired-transaction.ts";
 import type { EndingMode, ManagedSession, SessionProfile } from "../exec/sessions.ts";
 import type { Log } from "../observe/log.ts";
-import type { Lease, Ticket } from "../upstream/pool.ts";
+import type { Lease, Ticket } from "../upstream/lease.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
 import {
   encodeBackendKeyData,

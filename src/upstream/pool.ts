@@ -6,44 +6,13 @@
 
 import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
-import type { SealableClaims } from "./claims-envelope.ts";
 import { Conversation } from "./conversation.ts";
+import type { Lease, Ticket } from "./lease.ts";
+import { keyOfGroup, type PoolEntry, PoolGroup } from "./pool-group.ts";
+import { PoolQueue, type Waiter } from "./pool-queue.ts";
 import { resetConnection } from "./reset.ts";
 import { noteParameterStatus, type UpstreamConnection } from "./upstream-connection.ts";
-
-/** Whom a connection logs in as, and with which startup parameters. */
-export interface UpstreamTarget {
-  readonly database: string;
-  /** A name may be dropped and given to somebody else; its principal's id never is. */
-  readonly principalId: number;
-  readonly role: string;
-  readonly roleVersion: number;
-  readonly parameters: ReadonlyMap<string, string>;
-  /** What the connection says of its identity inside PostgreSQL. */
-  readonly claims: SealableClaims;
-  /** When the credential ends; undefined is never. */
-  readonly expiresAt: Date | undefined;
-}
-
-/** The right to use one connection until `release` or `discard`, exactly one of which is called once. */
-export interface Lease {
-  readonly connection: UpstreamConnection;
-  /** Gives back a connection that waits for a command outside any transaction. */
-  release(): void;
-  /**
-   * Closes a connection whose state is unknown.
-   *
-   * @param ended settles when its server process is gone: until then it counts
-   */
-  discard(ended?: Promise<void>): void;
-}
-
-/** A place in the queue. */
-export interface Ticket {
-  readonly lease: Promise<Lease>;
-  /** Leaves the queue: `lease` rejects with the error. No effect once a connection is on its way: release that. */
-  cancel(error: SqlError): void;
-}
+import type { UpstreamTarget } from "./upstream-target.ts";
 
 /** Read at each use; `settingsChanged` applies them to what is there. */
 export interface PoolSettings {
@@ -65,43 +34,7 @@ export interface PoolCounts {
   readonly waiting: number;
 }
 
-interface Entry {
-  readonly group: Group;
-  readonly parametersKey: string;
-  readonly connection: UpstreamConnection;
-  /** The group's when the connection was asked for. */
-  readonly generation: number;
-  idleSinceMs: number;
-}
-
-interface Group {
-  readonly key: string;
-  readonly database: string;
-  readonly principalId: number;
-  readonly role: string;
-  /** Open and opening connections. */
-  count: number;
-  readonly idle: Entry[];
-  /** Set by `closePrincipal`: connections on loan are closed when they come back. */
-  isRetired: boolean;
-  /** Moved on by `freeDatabases`: connections of an earlier one are closed when they come back. */
-  generation: number;
-}
-
-interface Waiter {
-  readonly target: UpstreamTarget;
-  readonly group: Group;
-  readonly parametersKey: string;
-  readonly timer: NodeJS.Timeout;
-  isSettled: boolean;
-  resolve(lease: Lease): void;
-  reject(error: unknown): void;
-}
-
 const sweepIntervalMs = 1_000;
-
-/** CREATE DATABASE copies one of these unless told otherwise, which nobody may be connected to then. */
-const templates: ReadonlySet<string> = new Set(["template0", "template1"]);
 
 export class UpstreamPool {
   readonly #open: (target: UpstreamTarget) => Promise<UpstreamConnection>;
@@ -109,9 +42,9 @@ export class UpstreamPool {
   readonly #settings: PoolSettings;
   readonly #log: Log;
   readonly #onLease: (waitedMs: number) => void;
-  readonly #groups = new Map<string, Group>();
+  readonly #groups = new Map<string, PoolGroup>();
   readonly #sweeper: NodeJS.Timeout;
-  #waiters: Waiter[] = [];
+  readonly #queue = new PoolQueue();
   #count = 0;
   #isClosed = false;
 
@@ -144,28 +77,17 @@ export class UpstreamPool {
     const askedAtMs = performance.now();
     let waiter: Waiter | undefined;
     const lease = new Promise<Lease>((resolve, reject) => {
-      const timer = setTimeout(() => {
-        if (waiter !== undefined) this.#leave(waiter, queueTimeoutError());
-      }, this.#settings.queueTimeoutMs);
-      waiter = {
-        target,
-        group,
-        parametersKey: keyOfParameters(target.parameters),
-        timer,
-        isSettled: false,
-        resolve: (granted) => {
-          this.#onLease(performance.now() - askedAtMs);
-          resolve(granted);
-        },
-        reject,
+      const onGranted = (granted: Lease) => {
+        this.#onLease(performance.now() - askedAtMs);
+        resolve(granted);
       };
-      this.#waiters.push(waiter);
+      waiter = this.#queue.join(target, group, this.#settings.queueTimeoutMs, onGranted, reject);
       this.#serveQueue();
     });
     return {
       lease,
       cancel: (error) => {
-        if (waiter !== undefined) this.#leave(waiter, error);
+        if (waiter !== undefined) this.#queue.leave(waiter, error);
       },
     };
   }
@@ -217,7 +139,7 @@ export class UpstreamPool {
   counts(): PoolCounts {
     let idle = 0;
     for (const group of this.#groups.values()) idle += group.idle.length;
-    return { open: this.#count, idle, waiting: this.#waiters.length };
+    return { open: this.#count, idle, waiting: this.#queue.length };
   }
 
   /** Closes what is idle, refuses who waits; leases still out are closed when they come back. */
@@ -227,68 +149,48 @@ export class UpstreamPool {
     const error = new SqlError("admin_shutdown", "terminating connection due to administrator command", {
       severity: "FATAL",
     });
-    for (const waiter of [...this.#waiters]) this.#leave(waiter, error);
+    for (const waiter of this.#queue.all()) this.#queue.leave(waiter, error);
     for (const group of this.#groups.values()) {
       for (const entry of [...group.idle]) this.#close(entry);
     }
   }
 
-  #groupOf(target: UpstreamTarget): Group {
-    const key = JSON.stringify([
-      target.database,
-      target.principalId,
-      target.role,
-      target.roleVersion,
-      sorted(Object.entries(target.claims)),
-    ]);
+  #groupOf(target: UpstreamTarget): PoolGroup {
+    const key = keyOfGroup(target);
     let group = this.#groups.get(key);
     if (group === undefined) {
-      const { database, principalId, role } = target;
-      group = { key, database, principalId, role, count: 0, idle: [], isRetired: false, generation: 0 };
+      group = new PoolGroup(key, target);
       this.#groups.set(key, group);
     }
     return group;
   }
 
-  #leave(waiter: Waiter, error: unknown): void {
-    if (waiter.isSettled) return;
-    this.#settle(waiter);
-    waiter.reject(error);
-  }
-
-  #settle(waiter: Waiter): void {
-    waiter.isSettled = true;
-    clearTimeout(waiter.timer);
-    const index = this.#waiters.indexOf(waiter);
-    if (index !== -1) this.#waiters.splice(index, 1);
-  }
-
   // First come, first served; a waiter whose own pool is full does not hold up the others.
   #serveQueue(): void {
     if (this.#isClosed) return;
-    for (const waiter of [...this.#waiters]) {
+    for (const waiter of this.#queue.all()) {
       const { group } = waiter;
-      const entry = takeMatching(group.idle, waiter.parametersKey);
+      const entry = group.takeIdle(waiter.parametersKey);
       if (entry !== undefined) {
-        this.#settle(waiter);
+        this.#queue.settle(waiter);
         void this.#reuseFor(waiter, entry);
         continue;
       }
       if (!this.#makeRoom(group)) continue;
-      this.#settle(waiter);
+      this.#queue.settle(waiter);
       void this.#openFor(waiter);
     }
   }
 
   // True when the group may open one more connection; closes an idle one that stands in its way.
-  #makeRoom(group: Group): boolean {
+  #makeRoom(group: PoolGroup): boolean {
     if (group.count >= this.#settings.poolSize) {
       const oldest = group.idle[0];
       if (oldest === undefined) return false;
       this.#close(oldest);
     }
     if (this.#count < this.#settings.maxConnections) return true;
-    let victim: Entry | undefined;
+    let victim: PoolEntry | undefined;
     for (const other of this.#groups.values()) {
       const oldest = other.idle[0];
       if (oldest !== undefined && (victim === undefined || oldest.idleSinceMs < victim.idleSinceMs)) {
@@ -300,7 +202,7 @@ export class UpstreamPool {
     return true;
   }
 
-  async #reuseFor(waiter: Waiter, entry: Entry): Promise<void> {
+  async #reuseFor(waiter: Waiter, entry: PoolEntry): Promise<void> {
     try {
       await this.#publish(entry.connection, waiter.target);
     } catch {
@@ -334,7 +236,7 @@ export class UpstreamPool {
     }
   }
 
-  #lend(entry: Entry): Lease {
+  #lend(entry: PoolEntry): Lease {
     let isReturned = false;
     const once =
       <Arguments extends unknown[]>(giveBack: (...args: Arguments) => void) =>
@@ -358,7 +260,7 @@ export class UpstreamPool {
     };
   }
 
-  async #takeBack(entry: Entry): Promise<void> {
+  async #takeBack(entry: PoolEntry): Promise<void> {
     const { connection, group } = entry;
     // A cancel that is still on its way must have hit before anybody else can be hit.
     await Promise.all(connection.cancels);
@@ -374,13 +276,12 @@ export class UpstreamPool {
     this.#serveQueue();
   }
 
-  #mayKeep({ group, generation }: Entry): boolean {
-    if (this.#isClosed || group.isRetired || generation !== group.generation) return false;
-    return !templates.has(group.database);
+  #mayKeep(entry: PoolEntry): boolean {
+    return !this.#isClosed && entry.group.mayKeep(entry);
   }
 
   // An idle connection is read on: to see it close, and to keep its parameters true.
-  #watchIdle(entry: Entry): void {
+  #watchIdle(entry: PoolEntry): void {
     new Conversation(entry.connection.transport, {
       onMessage: (type, body) => {
         if (type === "S") noteParameterStatus(entry.connection, body);
@@ -390,25 +291,24 @@ export class UpstreamPool {
     });
   }
 
-  #close(entry: Entry): void {
+  #close(entry: PoolEntry): void {
     const index = entry.group.idle.indexOf(entry);
     if (index === -1) return;
     entry.group.idle.splice(index, 1);
     entry.connection.transport.close();
     this.#forget(entry.group);
-    if (this.#waiters.length > 0) queueMicrotask(() => this.#serveQueue());
+    if (this.#queue.length > 0) queueMicrotask(() => this.#serveQueue());
   }
 
-  #forget(group: Group): void {
+  #forget(group: PoolGroup): void {
     this.#count -= 1;
     group.count -= 1;
-    const isWaitedFor = this.#waiters.some((waiter) => waiter.group === group);
-    if (group.count === 0 && !isWaitedFor && this.#groups.get(group.key) === group) {
+    if (group.count === 0 && !this.#queue.hasFor(group) && this.#groups.get(group.key) === group) {
       this.#groups.delete(group.key);
     }
   }
 
-  #isTooOld(entry: Entry): boolean {
+  #isTooOld(entry: PoolEntry): boolean {
     const { maxLifetimeMs } = this.#settings;
     return maxLifetimeMs > 0 && Date.now() - entry.connection.openedAtMs > maxLifetimeMs;
   }
@@ -427,32 +327,4 @@ export class UpstreamPool {
     }
     if (closed > 0) this.#log.debug({ closed }, "closed upstream connections that were idle or old");
   }
-}
-
-// The most recently used first: it is the one that is warm, and the oldest get to be closed.
-function takeMatching(idle: Entry[], parametersKey: string): Entry | undefined {
-  for (let index = idle.length - 1; index >= 0; index -= 1) {
-    const entry = idle[index];
-    if (entry?.parametersKey === parametersKey) {
-      idle.splice(index, 1);
-      entry.connection.transport.stop();
-      return entry;
-    }
-  }
-  return undefined;
-}
-
-function keyOfParameters(parameters: ReadonlyMap<string, string>): string {
-  return JSON.stringify(sorted([...parameters]));
-}
-
-function sorted<T extends readonly [string, unknown]>(entries: T[]): T[] {
-  return entries.sort(([a], [b]) => (a < b ? -1 : 1));
-}
-
-function queueTimeoutError(): SqlError {
-  return new SqlError("too_many_connections", "no upstream connection became free in time", {
-    severity: "FATAL",
-    hint: "Close sessions that are not used, or raise upstream.pool_size, upstream.max_connections or upstream.queue_timeout.",
-  });
 }

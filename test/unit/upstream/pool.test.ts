@@ -4,8 +4,9 @@ import { Socket } from "node:net";
 import { expect, test } from "vitest";
 import { SqlError } from "../../../src/errors/sql-error.ts";
 import { createLog } from "../../../src/observe/log.ts";
-import { type PoolSettings, UpstreamPool, type UpstreamTarget } from "../../../src/upstream/pool.ts";
+import { type PoolSettings, UpstreamPool } from "../../../src/upstream/pool.ts";
 import type { UpstreamConnection } from "../../../src/upstream/upstream-connection.ts";
+import type { UpstreamTarget } from "../../../src/upstream/upstream-target.ts";
 import type { Transport } from "../../../src/wire/transport.ts";
 
 const settings: PoolSettings = {
