@@ -2,7 +2,7 @@
 
 import type { JsonValue } from "../auth/identity.ts";
 import { SqlError } from "../errors/sql-error.ts";
-import type { Cell } from "../upstream/query-client.ts";
+import type { Cell } from "../upstream/query-result.ts";
 
 const jsonOids: ReadonlySet<number> = new Set([114, 3802]);
 /** Element types whose arrays hold JSON: json[] and jsonb[]. */

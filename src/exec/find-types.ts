@@ -1,6 +1,6 @@
 /** Types of a result that are not PostgreSQL's own: enums, domains, composites, extensions', and arrays of them. */
 
-import type { Cell } from "../upstream/query-client.ts";
+import type { Cell } from "../upstream/query-result.ts";
 import { arrayOf, builtInType, unknownType, type ValueType } from "./result-types.ts";
 
 interface TypeRow {

@@ -1,6 +1,6 @@
 /** What a statement of a request has given: its columns and rows, each value as PostgreSQL's text. */
 
-import type { Cell } from "../upstream/query-client.ts";
+import type { Cell } from "../upstream/query-result.ts";
 import type { ValueType } from "./result-types.ts";
 
 export interface ResultField {

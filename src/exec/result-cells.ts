@@ -1,6 +1,6 @@
 /** The result of a statement of ours in the form of one of PostgreSQL's: every value as its text. */
 
-import type { Cell } from "../upstream/query-client.ts";
+import type { Cell } from "../upstream/query-result.ts";
 import type { RequestResult, ResultField } from "./request-result.ts";
 import type { ColumnType, StatementResult, Value } from "./result.ts";
 import { builtInType } from "./result-types.ts";

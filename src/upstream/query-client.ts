@@ -2,11 +2,7 @@
 
 import { SqlError } from "../errors/sql-error.ts";
 import type { TransactionStatus } from "../wire/backend-message.ts";
-import {
-  decodeCommandComplete,
-  decodeErrorFields,
-  decodeReadyForQuery,
-} from "../wire/backend-message-decoding.ts";
+import { decodeCommandComplete, decodeReadyForQuery } from "../wire/backend-message-decoding.ts";
 import { actions, type FramerVisitor, MessageFramer, type Verdict, verdicts } from "../wire/framer.ts";
 import {
   encodeBind,
@@ -18,82 +14,24 @@ import {
   encodeSync,
 } from "../wire/frontend-message-encoding.ts";
 import { maxMessageBytes } from "../wire/limits.ts";
-import { MessageReader } from "../wire/message-reader.ts";
 import type { TransportHandler } from "../wire/transport.ts";
+import type { Cell, QueryOutcome, ResultLimits, RowListener, StatementDescription } from "./query-result.ts";
+import { RunningStatement, type StatementOptions } from "./running-statement.ts";
 import { noteParameterStatus, type UpstreamConnection } from "./upstream-connection.ts";
 import { UpstreamError } from "./upstream-error.ts";
 
-/** A column as RowDescription names it. */
-export interface DescribedColumn {
-  readonly name: string;
-  readonly typeOid: number;
-}
-
-/** One value as PostgreSQL's text, or NULL. */
-export type Cell = string | null;
-
-/** A statement's result, as far as it was not given to a listener row by row. */
-export interface QueryOutcome {
-  /** Text of CommandComplete; empty for an empty statement. */
-  readonly tag: string;
-  /** Absent when the statement returns no rows. */
-  readonly columns: readonly DescribedColumn[] | undefined;
-  readonly rows: readonly (readonly Cell[])[];
-  /** Messages of NoticeResponses of NOTICE and above. */
-  readonly notices: readonly string[];
-}
-
-/** What a result may grow to before its statement is undone. */
-export interface ResultLimits {
-  readonly maxRows: number;
-  /** Of all rows together, as PostgreSQL sends them. */
-  readonly maxBytes: number;
-  /** @throws SqlError for columns that the result cannot be given with; the statement is undone then, too */
-  readonly checkColumns?: (columns: readonly DescribedColumn[]) => void;
-}
-
-/** Takes the rows as they come; `pause` and `resume` of the client hold PostgreSQL back. */
-export interface RowListener {
-  onRow(cells: Cell[]): void;
-}
-
-export interface StatementDescription {
-  readonly parameterTypeOids: readonly number[];
-  readonly columns: readonly DescribedColumn[] | undefined;
-}
-
 /** Largest single message, in bytes, that is put together in memory where no limit says less. */
 const maxRowBytes = 64 * 1024 * 1024;
-/** Notices kept of one statement. */
-const maxNotices = 100;
 /** Describing it makes PostgreSQL fail, and with that undo, what it has run since the last Sync. */
 const missingPortal = "nodedb: the result is too large";
 
 const everyMessage = new Uint8Array(256).fill(actions.inspect);
 
-interface Operation {
-  readonly listener: RowListener | undefined;
-  readonly limits: ResultLimits | undefined;
-  /** Messages that end the exchange are still to be sent when the statement is through. */
-  isSyncOwed: boolean;
-  readonly onExceeded: () => void;
-  readonly resolve: (outcome: QueryOutcome) => void;
-  readonly reject: (error: unknown) => void;
-  readonly rows: Cell[][];
-  readonly notices: string[];
-  readonly parameterTypeOids: number[];
-  columns: readonly DescribedColumn[] | undefined;
-  bytes: number;
-  rowCount: number;
-  tag: string;
-  failure: unknown;
-}
-
 /** Attaches to the connection until `detach`; whoever leased it must not touch it meanwhile. */
 export class QueryClient implements TransportHandler, FramerVisitor {
   readonly #connection: UpstreamConnection;
   readonly #framer: MessageFramer;
-  #operation: Operation | undefined;
+  #statement: RunningStatement | undefined;
   #status: TransactionStatus = "I";
   #isBroken = false;
   #isPaused = false;
@@ -120,13 +58,13 @@ export class QueryClient implements TransportHandler, FramerVisitor {
   /** True when the connection waits for a command outside any transaction: it may be given back. */
   get isReusable(): boolean {
     return (
-      !this.#isBroken && this.#operation === undefined && this.#status === "I" && this.#framer.isAtBoundary
+      !this.#isBroken && this.#statement === undefined && this.#status === "I" && this.#framer.isAtBoundary
     );
   }
 
   /** True while an answer is owed. */
   get isRunning(): boolean {
-    return this.#operation !== undefined;
+    return this.#statement !== undefined;
   }
 
   /** Stops reading: PostgreSQL waits when its socket is full. */
@@ -143,12 +81,12 @@ export class QueryClient implements TransportHandler, FramerVisitor {
 
   /** Parameter and column types, without running it. @throws UpstreamError, SqlError connection_failure */
   async describe(text: Buffer): Promise<StatementDescription> {
-    const types: number[] = [];
-    const outcome = await this.#exchange(
+    const parameterTypeOids: number[] = [];
+    const { columns } = await this.#exchange(
       [encodeParse("", text), encodeDescribe("statement", ""), encodeSync()],
-      { parameterTypeOids: types },
+      { parameterTypeOids },
     );
-    return { parameterTypeOids: types, columns: outcome.columns };
+    return { parameterTypeOids, columns };
   }
 
   /**
@@ -207,27 +145,11 @@ export class QueryClient implements TransportHandler, FramerVisitor {
     this.#break(connectionLost());
   }
 
-  #exchange(messages: readonly Buffer[], options: Partial<Operation>): Promise<QueryOutcome> {
+  #exchange(messages: readonly Buffer[], options: StatementOptions): Promise<QueryOutcome> {
     if (this.#isBroken) return Promise.reject(connectionLost());
-    if (this.#operation !== undefined) throw new TypeError("a statement is running already");
+    if (this.#statement !== undefined) throw new TypeError("a statement is running already");
     return new Promise((resolve, reject) => {
-      this.#operation = {
-        listener: undefined,
-        limits: undefined,
-        isSyncOwed: false,
-        onExceeded: () => undefined,
-        parameterTypeOids: [],
-        ...options,
-        resolve,
-        reject,
-        rows: [],
-        notices: [],
-        columns: undefined,
-        bytes: 0,
-        rowCount: 0,
-        tag: "",
-        failure: undefined,
-      };
+      this.#statement = new RunningStatement(options, resolve, reject);
       this.#connection.transport.write(Buffer.concat(messages));
     });
   }
@@ -260,7 +182,7 @@ export class QueryClient implements TransportHandler, FramerVisitor {
   }
 
   onTake(type: number, buffer: Buffer, start: number, end: number): void {
-    const operation = this.#operation;
+    const statement = this.#statement;
     const body = buffer.subarray(start + 5, end);
     switch (type) {
       case 0x53: // S
@@ -269,40 +191,39 @@ export class QueryClient implements TransportHandler, FramerVisitor {
       case 0x41: // A: nobody listens
         return;
       case 0x4e: // N
-        if (operation !== undefined) noteNotice(operation, body);
+        if (statement !== undefined) statement.takeNotice(body);
         return;
       case 0x45: // E
         this.#onError(body);
         return;
     }
-    if (operation === undefined) {
+    if (statement === undefined) {
       this.#break(connectionLost());
       return;
     }
     switch (type) {
       case 0x44: // D
-        this.#onRow(operation, body);
+        statement.takeRow(body);
         return;
       case 0x54: // T
-        operation.columns = decodeColumns(body);
-        checkColumns(operation, operation.columns);
+        statement.takeColumns(body);
         return;
       case 0x74: // t
-        operation.parameterTypeOids.push(...decodeParameterTypes(body));
+        statement.takeParameterTypes(body);
         return;
       case 0x43: // C
-        operation.tag = decodeCommandComplete(body);
-        this.#endStatement(operation);
+        statement.tag = decodeCommandComplete(body);
+        this.#endStatement(statement);
         return;
       case 0x49: // I
-        this.#endStatement(operation);
+        this.#endStatement(statement);
         return;
       case 0x73: // s
-        operation.failure ??= tooManyRows(operation.limits);
-        this.#endStatement(operation);
+        statement.takeSuspension();
+        this.#endStatement(statement);
         return;
       case 0x5a: // Z
-        this.#onReady(operation, body);
+        this.#onReady(statement, body);
         return;
       case 0x31: // 1
       case 0x32: // 2
@@ -314,60 +235,34 @@ export class QueryClient implements TransportHandler, FramerVisitor {
     }
   }
 
-  #onRow(operation: Operation, body: Buffer): void {
-    const { limits, listener } = operation;
-    if (operation.failure !== undefined) return;
-    if (limits !== undefined) {
-      operation.bytes += body.length;
-      operation.rowCount += 1;
-      const error =
-        operation.rowCount > limits.maxRows
-          ? tooManyRows(limits)
-          : operation.bytes > limits.maxBytes
-            ? resultTooLarge()
-            : undefined;
-      if (error !== undefined) {
-        operation.failure = error;
-        operation.rows.length = 0;
-        // The last row of those asked for needs no cancel: PostgreSQL suspends by itself.
-        if (operation.rowCount <= limits.maxRows) operation.onExceeded();
-        return;
-      }
-    }
-    const cells = decodeCells(body);
-    if (listener === undefined) operation.rows.push(cells);
-    else listener.onRow(cells);
-  }
-
-  #endStatement(operation: Operation): void {
-    if (!operation.isSyncOwed) return;
-    operation.isSyncOwed = false;
-    const isUndone = operation.failure !== undefined;
+  #endStatement(statement: RunningStatement): void {
+    if (!statement.isSyncOwed) return;
+    statement.isSyncOwed = false;
     this.#connection.transport.write(
-      isUndone ? Buffer.concat([encodeDescribe("portal", missingPortal), encodeSync()]) : encodeSync(),
+      statement.hasFailed
+        ? Buffer.concat([encodeDescribe("portal", missingPortal), encodeSync()])
+        : encodeSync(),
     );
   }
 
   #onError(body: Buffer): void {
-    const operation = this.#operation;
+    const statement = this.#statement;
     const error = new UpstreamError(body);
-    if (operation === undefined) {
+    if (statement === undefined) {
       this.#break(error);
       return;
     }
     // A result that was too large is what the caller is told, not how its statement was undone.
-    operation.failure ??= error;
-    if (!operation.isSyncOwed) return;
-    operation.isSyncOwed = false;
+    statement.fail(error);
+    if (!statement.isSyncOwed) return;
+    statement.isSyncOwed = false;
     this.#connection.transport.write(encodeSync());
   }
 
-  #onReady(operation: Operation, body: Buffer): void {
+  #onReady(statement: RunningStatement, body: Buffer): void {
     this.#status = decodeReadyForQuery(body);
-    this.#operation = undefined;
-    const { failure, tag, columns, rows, notices } = operation;
-    if (failure !== undefined) operation.reject(failure);
-    else operation.resolve({ tag, columns, rows, notices });
+    this.#statement = undefined;
+    statement.settle();
   }
 
   #break(error: unknown): void {
@@ -375,79 +270,16 @@ export class QueryClient implements TransportHandler, FramerVisitor {
     this.#isBroken = true;
     this.#framer.discard();
     this.#connection.transport.stop();
-    const operation = this.#operation;
-    this.#operation = undefined;
-    operation?.reject(operation.failure ?? error);
+    const statement = this.#statement;
+    this.#statement = undefined;
+    statement?.fail(error);
+    statement?.settle();
   }
-}
-
-function checkColumns(operation: Operation, columns: readonly DescribedColumn[]): void {
-  try {
-    operation.limits?.checkColumns?.(columns);
-  } catch (error) {
-    operation.failure ??= error;
-  }
-}
-
-function noteNotice(operation: Operation, body: Buffer): void {
-  if (operation.notices.length >= maxNotices) return;
-  const message = decodeErrorFields(body).get("M");
-  if (message !== undefined) operation.notices.push(message);
-}
-
-/** RowDescription: what is needed to read text values. */
-function decodeColumns(body: Buffer): DescribedColumn[] {
-  const reader = new MessageReader(body);
-  return reader.list(19, () => {
-    const name = reader.cstring().toString("utf8");
-    // The table's oid and the column's number.
-    reader.bytes(6);
-    const typeOid = reader.uint32();
-    // Size, modifier and format.
-    reader.bytes(8);
-    return { name, typeOid };
-  });
-}
-
-function decodeParameterTypes(body: Buffer): number[] {
-  const reader = new MessageReader(body);
-  return reader.list(4, () => reader.uint32());
-}
-
-/** DataRow: every value was asked for as text. */
-function decodeCells(body: Buffer): Cell[] {
-  const count = body.readInt16BE(0);
-  const cells: Cell[] = [];
-  let position = 2;
-  for (let index = 0; index < count; index += 1) {
-    const length = body.readInt32BE(position);
-    position += 4;
-    if (length === -1) cells.push(null);
-    else {
-      cells.push(body.toString("utf8", position, position + length));
-      position += length;
-    }
-  }
-  return cells;
 }
 
 function connectionLost(): SqlError {
   return new SqlError("connection_failure", "the upstream server closed the connection unexpectedly", {
     severity: "FATAL",
-  });
-}
-
-function tooManyRows(limits: ResultLimits | undefined): SqlError {
-  return new SqlError("program_limit_exceeded", `the result has more than ${limits?.maxRows ?? 0} rows`, {
-    detail: "Nothing was changed.",
-    hint: "Ask for fewer with LIMIT, or stream the result.",
-  });
-}
-
-function resultTooLarge(): SqlError {
-  return new SqlError("program_limit_exceeded", "the result is too large", {
-    detail: "Nothing was changed.",
-    hint: "Ask for less, or stream the result.",
   });
 }
 
