@@ -1,6 +1,6 @@
 /** The keys of SCRAM-SHA-256 and what is computed from them (RFC 5802 section 3, RFC 7677). */
 
-import { createHash, createHmac, pbkdf2, pbkdf2Sync } from "node:crypto";
+import { createHmac, hash, pbkdf2, pbkdf2Sync } from "node:crypto";
 import { promisify } from "node:util";
 import { preparePassword } from "./saslprep.ts";
 
@@ -19,13 +19,16 @@ export function hmac(key: Buffer, data: Buffer | string): Buffer {
 
 /** StoredKey = H(ClientKey) */
 export function storedKeyOf(clientKey: Buffer): Buffer {
-  return createHash("sha256").update(clientKey).digest();
+  return hash("sha256", clientKey, "buffer");
 }
 
 /** @throws RangeError when the buffers differ in length */
 export function xor(left: Buffer, right: Buffer): Buffer {
   if (left.length !== right.length) throw new RangeError("xor of buffers that differ in length");
-  return Buffer.from(left.map((byte, index) => byte ^ (right[index] ?? 0)));
+  const result = Buffer.from(left);
+  for (let index = 0; index < result.length; index += 1)
+    result[index] = (left[index] ?? 0) ^ (right[index] ?? 0);
+  return result;
 }
 
 /** Keys of a password, computed on node's thread pool: for everything that happens while sessions are served. */

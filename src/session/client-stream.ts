@@ -46,8 +46,9 @@ export class ClientStream implements FramerVisitor {
   #isHeldForClaims = false;
   #acceptsMore = true;
   #isHandling = false;
-  /** Of the message that the interceptor handles, or has handled last. */
-  #handling = new AbortController();
+  #isStopped = false;
+  /** Of the message that the interceptor handles, or has handled last; made when it is asked for, which is seldom. */
+  #handling: AbortController | undefined;
 
   constructor(
     ledger: ReplyLedger,
@@ -71,6 +72,10 @@ export class ClientStream implements FramerVisitor {
 
   /** Of the message that is handled. */
   get signal(): AbortSignal {
+    if (this.#handling === undefined) {
+      this.#handling = new AbortController();
+      if (this.#isStopped) this.#handling.abort();
+    }
     return this.#handling.signal;
   }
 
@@ -91,12 +96,15 @@ export class ClientStream implements FramerVisitor {
 
   /** The relay has stopped. */
   stop(): void {
-    this.#handling.abort();
+    this.#isStopped = true;
+    this.#handling?.abort();
     this.framer.discard();
   }
 
   cancelHandling(): void {
-    if (this.#isHandling) this.#handling.abort();
+    if (!this.#isHandling) return;
+    this.#handling ??= new AbortController();
+    this.#handling.abort();
   }
 
   /** Nothing more is taken from the client but the data of a copy that runs. */
@@ -177,7 +185,7 @@ export class ClientStream implements FramerVisitor {
       return;
     }
     this.#isHandling = true;
-    if (this.#handling.signal.aborted) this.#handling = new AbortController();
+    if (this.#handling?.signal.aborted === true) this.#handling = undefined;
     void this.#handle(type, message);
   }
 
