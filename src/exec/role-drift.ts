@@ -1,5 +1,6 @@
 /** Roles that somebody has changed in PostgreSQL itself: noticed at the next login, put right and audited. */
 
+import { setTimeout as delay } from "node:timers/promises";
 import type { Pool, PoolClient, QueryConfig } from "pg";
 import type { Identity } from "../auth/identity.ts";
 import { loginQuery, sqlstateOf } from "../catalog/connection.ts";
@@ -31,6 +32,9 @@ interface Known {
 /** Principals whose role is remembered, about 300 bytes each; one that was forgotten is compared with the catalog anew. */
 const maxKnown = 20_000;
 
+/** From one look to the next where many log in: a query costs more than a login's share of the rest, and they can share one. */
+const lookSpacingMs = 5;
+
 /** What PostgreSQL answers to the first statement of a repair in a transaction that may only read. */
 const readOnlyTransaction = "25006";
 
@@ -43,6 +47,7 @@ export class RoleDrift {
   #wanted = new Set<string>();
   #next: Promise<Map<string, RoleFingerprint>> | undefined;
   #last: Promise<unknown> = Promise.resolve();
+  #lookedAtMs = Number.NEGATIVE_INFINITY;
   #readsPasswords: Promise<boolean> | undefined;
 
   /** @param onRepaired told of principals whose connections were opened as the role was before */
@@ -53,7 +58,7 @@ export class RoleDrift {
 
   /**
    * Looks at an identity's role, and puts it right where it is not as the catalog has it. Costs one query, which logins that
-   * come at the same time share. What the upstream login may not put right stays, is audited, and keeps nobody out.
+   * come within a few milliseconds share. What the upstream login may not put right stays, is audited, and keeps nobody out.
    *
    * @param maxAgeMs does nothing when the role was looked at no longer ago than this
    * @throws SqlError cannot_connect_now when the upstream is not there
@@ -153,6 +158,7 @@ export class RoleDrift {
     this.#wanted.add(role);
     if (this.#next === undefined) {
       this.#next = this.#last.then(async () => {
+        await this.#untilDue();
         const names = [...this.#wanted];
         this.#wanted = new Set();
         this.#next = undefined;
@@ -162,6 +168,13 @@ export class RoleDrift {
       this.#last = this.#next.catch(() => undefined);
     }
     return this.#next.then((found) => found.get(role));
+  }
+
+  /** Nobody waits who comes alone: each look begins after all who rely on it have asked. */
+  async #untilDue(): Promise<void> {
+    const waitMs = this.#lookedAtMs + lookSpacingMs - performance.now();
+    if (waitMs > 0) await delay(waitMs);
+    this.#lookedAtMs = performance.now();
   }
 
   #mayReadPasswords(): Promise<boolean> {
