@@ -146,17 +146,6 @@ describe("the folders of src", () => {
     expect(broken.map(({ file, specifier }) => `${file} imports ${specifier}`)).toEqual([]);
   });
 
-  test("are described in docs/architecture.md with the same rules", () => {
-    const page = readFileSync(resolve(sourceDirectory, "../docs/architecture.md"), "utf8");
-    const rows = [...page.matchAll(/^\| `([a-z]+)` \|.*\| ([a-z, ]+|–) \|$/gm)].map(([, part = "", may]) => [
-      part,
-      may === "–" ? [] : may?.split(", ").sort(),
-    ]);
-    expect(Object.fromEntries(rows)).toEqual(
-      Object.fromEntries(Object.entries(allowed).map(([part, may]) => [part, [...may].sort()])),
-    );
-  });
-
   test("form no circle", () => {
     const between = imports.flatMap(({ file, target }): [string, string][] =>
       target === undefined || partOf(file) === partOf(target) || roots.includes(partOf(file))
