@@ -27,8 +27,8 @@ export function openPoolWatch({ cache, adminPool, pool, log }: PoolWatchOptions)
   const look = async () => {
     while (isWanted && !isClosed) {
       isWanted = false;
-      for (const { principalId } of await withoutConnect(adminPool, pool.owners())) {
-        pool.closePrincipal(principalId);
+      for (const { principalId, database } of await withoutConnect(adminPool, pool.owners())) {
+        pool.closePrincipal(principalId, database);
       }
     }
   };

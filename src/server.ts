@@ -218,7 +218,7 @@ async function listenOn(
     apiKeySaltSecret: deriveSecret(masterSecret, "API key salts"),
     areKeysPasswords: auth.apiKeys.pgwire,
   };
-  const drift = new RoleDrift(deps, (principalId) => {
+  const drift = new RoleDrift(deps, pool, (principalId) => {
     pool.closePrincipal(principalId);
     // A role that was made anew has lost its default privileges.
     databases.forget();
@@ -248,7 +248,7 @@ async function listenOn(
   /** @param maxAgeMs how long ago the identity's role may have been looked at */
   const prepareLogin = (maxAgeMs: number) => async (database: string, identity: Identity) => {
     await databaseNames.exists(database);
-    await drift.check(identity, maxAgeMs);
+    await drift.check(identity, database, maxAgeMs);
     await databases.prepare(database, identity);
   };
   const untilDone = (work: Promise<void>) => {

@@ -7,11 +7,14 @@ import { loadCustomRoles } from "../catalog/roles.ts";
 import { defaultTenantId } from "../catalog/tenants.ts";
 import { createUserRow, loadUsers, type PrincipalRecord } from "../catalog/users.ts";
 import { SqlError } from "../errors/sql-error.ts";
+import { readAdminRights } from "../upstream/admin-rights.ts";
 import { reconcileConnect } from "../upstream/reconcile-connect.ts";
 import { type RoleOptions, reconcileGroups } from "../upstream/reconcile-groups.ts";
 import { reconcileCustomRoles, reconcileRoles } from "../upstream/reconcile-roles.ts";
+import type { RoleFingerprint } from "../upstream/role-fingerprint.ts";
 import { isSuperuser } from "./authorize.ts";
 import type { ExecutorDependencies } from "./context.ts";
+import { changedParts, readFingerprints, refusedRepairEntry, repairEntry } from "./role-changes.ts";
 import { checkNewName, roleExists } from "./role-names.ts";
 import { desiredRoleOf } from "./run-statement.ts";
 import { verifierInTransit } from "./secrets-in-transit.ts";
@@ -35,22 +38,24 @@ export interface BootstrapResult {
 
 type Dependencies = Pick<
   ExecutorDependencies,
-  "catalog" | "roleOptions" | "minPasswordLength" | "scramIterations"
+  "audit" | "catalog" | "roleOptions" | "minPasswordLength" | "scramIterations"
 >;
 
 /** Random bytes in a generated password. */
 const generatedPasswordBytes = 18;
 
 /**
- * Brings PostgreSQL's groups and roles to what the catalog says, in one transaction, and creates the superuser where there
+ * Brings PostgreSQL's groups and roles to what the catalog says, in one transaction, with what that has changed of each user's
+ * role in the audit log, and creates the superuser where there
  * is none at all. Call after `openCatalog` and before the first login.
  *
  * @throws SqlError when the name is taken by another role, the password is refused, or the upstream login may not do it
  */
 export async function bootstrap(deps: Dependencies, options: BootstrapOptions): Promise<BootstrapResult> {
-  const { catalog, roleOptions } = deps;
+  const { audit, catalog, roleOptions } = deps;
   return translateErrors(async () => {
     const first = await catalog.write(async (client) => {
+      const fingerprints = await fingerprintsOfAll(client, roleOptions);
       await reconcileGroups(client, roleOptions);
       // Before the users, who are made members of them.
       const customRoles = await loadCustomRoles(client);
@@ -58,6 +63,12 @@ export async function bootstrap(deps: Dependencies, options: BootstrapOptions): 
       const users = await loadUsers(client);
       if (users.some((user) => user.kind === "user" && isSuperuser(user))) {
         const unreconciled = await reconcileAll(client, users, roleOptions);
+        const after = await fingerprintsOfAll(client, roleOptions);
+        for (const { name } of users) {
+          const parts = changedParts(fingerprints.get(name), after.get(name));
+          if (unreconciled.includes(name)) await audit.recordIn(client, refusedRepairEntry(name));
+          else if (parts.length > 0) await audit.recordIn(client, repairEntry(name, parts));
+        }
         return { isFirstStart: false, generatedPassword: undefined, unreconciled };
       }
       const generatedPassword =
@@ -92,6 +103,20 @@ export async function bootstrap(deps: Dependencies, options: BootstrapOptions): 
     await catalog.cache.refresh();
     return { superuserName: options.superuserName, ...first };
   });
+}
+
+async function fingerprintsOfAll(
+  client: ClientBase,
+  { masterSecret }: RoleOptions,
+): Promise<Map<string, RoleFingerprint>> {
+  const users = await loadUsers(client);
+  // On the private socket of the embedded PostgreSQL no password opens anything.
+  const readsPasswords = masterSecret !== undefined && (await readAdminRights(client)).mayReadPasswords;
+  return readFingerprints(
+    client,
+    users.map(({ name }) => name),
+    readsPasswords,
+  );
 }
 
 /**

@@ -1,19 +1,26 @@
 /** Roles that somebody has changed in PostgreSQL itself: noticed at the next login, put right and audited. */
 
 import { setTimeout as delay } from "node:timers/promises";
-import type { Pool, PoolClient, QueryConfig } from "pg";
+import type { PoolClient } from "pg";
 import type { Identity } from "../auth/identity.ts";
 import { loginQuery, sqlstateOf } from "../catalog/connection.ts";
 import { SqlError } from "../errors/sql-error.ts";
-import type { AuditEntry } from "../observe/audit.ts";
 import { readAdminRights } from "../upstream/admin-rights.ts";
 import { ForeignVerifierError } from "../upstream/login.ts";
-import { differences, fingerprintQuery, type RoleFingerprint } from "../upstream/role-fingerprint.ts";
+import type { UpstreamPool } from "../upstream/pool.ts";
+import {
+  differences,
+  type LoginPlace,
+  loginLookQuery,
+  type RoleAtLogin,
+  type RoleFingerprint,
+} from "../upstream/role-fingerprint.ts";
 import type { UpstreamConnection } from "../upstream/upstream-connection.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
 import type { UpstreamTarget } from "../upstream/upstream-target.ts";
 import type { ExecutorDependencies } from "./context.ts";
 import { repairRole } from "./repair-role.ts";
+import { changedParts, readFingerprints, refusedRepairEntry, repairEntry } from "./role-changes.ts";
 import { translateErrors } from "./translate-errors.ts";
 
 type Dependencies = Pick<ExecutorDependencies, "audit" | "catalog" | "log" | "roleOptions">;
@@ -26,8 +33,18 @@ interface Owner {
 
 interface Known {
   readonly fingerprint: RoleFingerprint;
-  lookedAtMs: number;
+  /** By database. */
+  readonly looks: Map<string, Look>;
 }
+
+interface Look {
+  readonly atMs: number;
+  /** The role may not connect to the database, and this stays: it was not to be put right. */
+  readonly isOutside: boolean;
+}
+
+/** How a repair came out; "gone" is for a principal that is not there any more. */
+type Repair = "gone" | "as_it_was" | "put_right";
 
 /** Principals whose role is remembered, about 300 bytes each; one that was forgotten is compared with the catalog anew. */
 const maxKnown = 20_000;
@@ -43,40 +60,61 @@ export class RoleDrift {
   readonly #onRepaired: (principalId: number) => void;
   /** How each role was when it was last found to be as the catalog has it. */
   readonly #known = new Map<number, Known>();
-  readonly #underWay = new Map<number, Promise<void>>();
-  #wanted = new Set<string>();
-  #next: Promise<Map<string, RoleFingerprint>> | undefined;
+  readonly #underWay = new Map<number, Promise<Repair>>();
+  readonly #pool: Pick<UpstreamPool, "closePrincipal">;
+  /** By role and database. */
+  #wanted = new Map<string, LoginPlace>();
+  #next: Promise<Map<string, RoleAtLogin>> | undefined;
   #last: Promise<unknown> = Promise.resolve();
   #lookedAtMs = Number.NEGATIVE_INFINITY;
   #readsPasswords: Promise<boolean> | undefined;
 
-  /** @param onRepaired told of principals whose connections were opened as the role was before */
-  constructor(deps: Dependencies, onRepaired: (principalId: number) => void) {
+  /**
+   * @param pool whose unused connections a role is not to get that PostgreSQL would not let in
+   * @param onRepaired told of principals whose connections were opened as the role was before
+   */
+  constructor(
+    deps: Dependencies,
+    pool: Pick<UpstreamPool, "closePrincipal">,
+    onRepaired: (principalId: number) => void,
+  ) {
     this.#deps = deps;
+    this.#pool = pool;
     this.#onRepaired = onRepaired;
   }
 
   /**
    * Looks at an identity's role, and puts it right where it is not as the catalog has it. Costs one query, which logins that
    * come within a few milliseconds share. What the upstream login may not put right stays, is audited, and keeps nobody out.
+   * A role that may not connect to the database is left to PostgreSQL to refuse, which looks at that only when a connection is
+   * opened.
    *
-   * @param maxAgeMs does nothing when the role was looked at no longer ago than this
+   * @param maxAgeMs does nothing when the role was looked at for this database no longer ago than this
    * @throws SqlError cannot_connect_now when the upstream is not there
    */
-  async check({ principal: { id }, role }: Identity, maxAgeMs: number): Promise<void> {
+  async check(
+    { principal: { id }, role, databases }: Identity,
+    database: string,
+    maxAgeMs: number,
+  ): Promise<void> {
     const known = this.#known.get(id);
-    const now = performance.now();
-    if (known !== undefined && maxAgeMs > 0 && now - known.lookedAtMs <= maxAgeMs) return;
+    const last = known?.looks.get(database);
+    const atMs = performance.now();
+    if (maxAgeMs > 0 && last !== undefined && atMs - last.atMs <= maxAgeMs) return;
     await translateErrors(async () => {
-      const found = await this.#look(role);
-      if (known !== undefined && found !== undefined && differences(known.fingerprint, found).length === 0) {
-        known.lookedAtMs = now;
-        return;
+      const found = await this.#look({ role, database });
+      const isOutside = found?.mayConnect === false;
+      if (isOutside) this.#pool.closePrincipal(id, database);
+      const isOursToGrant = isOutside && databases?.includes(database) === true && last?.isOutside !== true;
+      const isSame =
+        known !== undefined && found !== undefined && differences(known.fingerprint, found).length === 0;
+      let repair: Repair = "as_it_was";
+      if (!isSame || isOursToGrant) {
+        const work = this.#underWay.get(id) ?? this.#compare({ id, role }, found);
+        this.#underWay.set(id, work);
+        repair = await work.finally(() => this.#underWay.delete(id));
       }
-      const owner = { id, role };
-      const work = this.#underWay.get(id) ?? this.#compare(owner, found);
-      this.#underWay.set(id, work);
-      await work.finally(() => this.#underWay.delete(id));
+      this.#known.get(id)?.looks.set(database, { atMs, isOutside: isOutside && repair !== "put_right" });
     });
   }
 
@@ -94,80 +132,77 @@ export class RoleDrift {
       if (!isDrift) throw error;
       const owner = { id: target.principalId, role: target.role };
       this.#deps.log.warn({ role: owner.role, reason: error.message }, "cannot log in upstream as a role");
-      if (!(await translateErrors(() => this.#repair(owner, true)))) throw error;
+      if ((await translateErrors(() => this.#repair(owner, true))) === "gone") throw error;
       return open(target);
     }
   }
 
   // Most differences are ours: a statement has changed the role, here or at another front-end. Then nothing is written.
-  async #compare(owner: Owner, found: RoleFingerprint | undefined): Promise<void> {
+  async #compare(owner: Owner, found: RoleFingerprint | undefined): Promise<Repair> {
     const { audit, catalog, log, roleOptions } = this.#deps;
     try {
       const isThere = await catalog.read((client) => repairRole(client, roleOptions, owner.id));
       // Looked at before it was compared: what changes meanwhile is seen at the next login.
       if (isThere !== undefined && found !== undefined) this.#remember(owner.id, found);
-      return;
+      return isThere === undefined ? "gone" : "as_it_was";
     } catch (error) {
       if (!isRefusal(error) && sqlstateOf(error) !== readOnlyTransaction) throw error;
     }
     try {
-      await this.#repair(owner, false);
+      return await this.#repair(owner, false);
     } catch (error) {
       if (!isRefusal(error)) throw error;
       log.warn({ err: error, role: owner.role }, "an upstream role cannot be put right");
-      audit.record(
-        entryOf(owner, "the PostgreSQL role is not as the catalog has it and cannot be put right"),
-      );
+      audit.record(refusedRepairEntry(owner.role));
       if (found !== undefined) this.#remember(owner.id, found);
+      return "as_it_was";
     }
   }
 
-  /**
-   * @param reinstallCredentials because the login has failed
-   * @returns false when there is no such principal any more
-   */
-  async #repair(owner: Owner, reinstallCredentials: boolean): Promise<boolean> {
+  /** @param reinstallCredentials because the login has failed */
+  async #repair(owner: Owner, reinstallCredentials: boolean): Promise<Repair> {
     const { audit, catalog, log, roleOptions } = this.#deps;
     // On a connection of its own, of which there are few: not while one is held.
     const readsPasswords = await this.#mayReadPasswords();
     const read = async (client: PoolClient) =>
-      (await readRows(client, fingerprintQuery([owner.role], readsPasswords))).get(owner.role);
+      (await readFingerprints(client, [owner.role], readsPasswords)).get(owner.role);
     const { isThere, what, after } = await catalog.write(async (client) => {
       const before = await read(client);
       const statements = await repairRole(client, roleOptions, owner.id, reinstallCredentials);
       const repaired = await read(client);
       const parts = statements === undefined ? [] : partsOf(before, repaired, reinstallCredentials);
-      if (parts.length > 0) {
-        const detail = `the PostgreSQL role was not as the catalog has it (${parts.join(", ")}) and has been put right`;
-        await audit.recordIn(client, entryOf(owner, detail));
-      }
+      if (parts.length > 0) await audit.recordIn(client, repairEntry(owner.role, parts));
       return { isThere: statements !== undefined, what: parts, after: repaired };
     });
     if (isThere && after !== undefined) this.#remember(owner.id, after);
-    if (what.length > 0) {
-      log.warn(
-        { role: owner.role, what },
-        "an upstream role was not as the catalog has it and has been put right",
-      );
-      this.#onRepaired(owner.id);
-    }
-    return isThere;
+    if (!isThere) return "gone";
+    if (what.length === 0) return "as_it_was";
+    log.warn(
+      { role: owner.role, what },
+      "an upstream role was not as the catalog has it and has been put right",
+    );
+    this.#onRepaired(owner.id);
+    return "put_right";
   }
 
-  #look(role: string): Promise<RoleFingerprint | undefined> {
-    this.#wanted.add(role);
+  #look(place: LoginPlace): Promise<RoleAtLogin | undefined> {
+    const key = JSON.stringify([place.role, place.database]);
+    this.#wanted.set(key, place);
     if (this.#next === undefined) {
       this.#next = this.#last.then(async () => {
         await this.#untilDue();
-        const names = [...this.#wanted];
-        this.#wanted = new Set();
+        const places = this.#wanted;
+        this.#wanted = new Map();
         this.#next = undefined;
-        const { text, values, name } = fingerprintQuery(names, await this.#mayReadPasswords());
-        return readRows(this.#deps.catalog.pool, loginQuery(text, values, name));
+        const { text, values, name } = loginLookQuery([...places.values()], await this.#mayReadPasswords());
+        const query = loginQuery(text, values, name);
+        const { rows } = await this.#deps.catalog.pool.query<RoleAtLogin & { place: number }>(query);
+        const keys = [...places.keys()];
+        return new Map(rows.map(({ place: number, ...role }) => [keys[number - 1] ?? "", role]));
       });
       this.#last = this.#next.catch(() => undefined);
     }
-    return this.#next.then((found) => found.get(role));
+    return this.#next.then((found) => found.get(key));
   }
 
   /** Nobody waits who comes alone: each look begins after all who rely on it have asked. */
@@ -191,7 +226,7 @@ export class RoleDrift {
 
   #remember(id: number, fingerprint: RoleFingerprint): void {
     this.#known.delete(id);
-    this.#known.set(id, { fingerprint, lookedAtMs: performance.now() });
+    this.#known.set(id, { fingerprint, looks: new Map() });
     if (this.#known.size <= maxKnown) return;
     for (const oldest of this.#known.keys()) {
       this.#known.delete(oldest);
@@ -205,25 +240,13 @@ function isRefusal(error: unknown): boolean {
   return error instanceof SqlError || sqlstateOf(error) === "42501";
 }
 
-async function readRows(
-  client: Pool | PoolClient,
-  query: QueryConfig,
-): Promise<Map<string, RoleFingerprint>> {
-  const result = await client.query<RoleFingerprint & { name: string }>(query);
-  return new Map(result.rows.map(({ name, ...fingerprint }) => [name, fingerprint]));
-}
-
-/** What a repair has changed. Statements alone say little: a GRANT by somebody who may not is run, and does nothing. */
+/** What a repair has changed; a verifier that may not be read counts as another one. */
 function partsOf(
   before: RoleFingerprint | undefined,
   after: RoleFingerprint | undefined,
   hasNewCredentials: boolean,
 ): string[] {
-  if (before === undefined) return ["it was dropped"];
-  const parts = after === undefined ? [] : differences(before, after);
-  return hasNewCredentials && !parts.includes("password") ? [...parts, "password"] : parts;
-}
-
-function entryOf({ role }: Owner, detail: string): AuditEntry {
-  return { event: "PrivilegeChange", username: role, detail };
+  const parts = changedParts(before, after);
+  if (before === undefined || !hasNewCredentials || parts.includes("password")) return parts;
+  return [...parts, "password"];
 }

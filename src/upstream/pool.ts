@@ -97,10 +97,14 @@ export class UpstreamPool {
     return [...this.#groups.values()];
   }
 
-  /** Closes a principal's idle connections now and its others when they come back: after DROP USER. */
-  closePrincipal(principalId: number): void {
+  /**
+   * Closes a principal's idle connections now and its others when they come back: after DROP USER.
+   *
+   * @param database leaves those to others as they are
+   */
+  closePrincipal(principalId: number, database?: string): void {
     for (const group of [...this.#groups.values()]) {
-      if (group.principalId !== principalId) continue;
+      if (group.principalId !== principalId || (database ?? group.database) !== group.database) continue;
       group.isRetired = true;
       this.#groups.delete(group.key);
       for (const entry of [...group.idle]) this.#close(entry);

@@ -9,15 +9,29 @@ export interface RoleFingerprint {
   readonly settings: string;
   /** Empty where passwords are not looked at. */
   readonly password: string;
+  /** Those that CONNECT was granted on to the role itself; absent where they are not looked at. */
+  readonly databases?: string;
 }
 
-/** The parts that differ. */
+/** What a login looks at. */
+export interface RoleAtLogin extends RoleFingerprint {
+  /** Whether PostgreSQL lets the role into the database. */
+  readonly mayConnect: boolean;
+}
+
+/** A role that wants into a database. */
+export interface LoginPlace {
+  readonly role: string;
+  readonly database: string;
+}
+
+/** The parts that differ, of those that both have. */
 export function differences(one: RoleFingerprint, other: RoleFingerprint): (keyof RoleFingerprint)[] {
-  const parts = ["attributes", "memberships", "settings", "password"] as const;
-  return parts.filter((part) => one[part] !== other[part]);
+  const parts = ["attributes", "memberships", "settings", "password", "databases"] as const;
+  return parts.filter((part) => (one[part] ?? other[part]) !== (other[part] ?? one[part]));
 }
 
-/** For whoever runs it: its rows are fingerprints with the role's `name`. */
+/** For whoever runs it. */
 export interface FingerprintQuery {
   readonly name: string;
   readonly text: string;
@@ -25,14 +39,25 @@ export interface FingerprintQuery {
 }
 
 /**
- * The query for the fingerprints of roles by name; those that do not exist are absent from its rows.
+ * The query for all of the fingerprints of roles by name. Its rows have the role's `name`; those that do not exist are absent.
  *
  * @param withPasswords only for a login that may read pg_authid
  */
 export function fingerprintQuery(names: readonly string[], withPasswords: boolean): FingerprintQuery {
-  return withPasswords
-    ? { name: "role fingerprints with passwords", text: queryWithPasswords, values: [[...names]] }
-    : { name: "role fingerprints", text: queryWithoutPasswords, values: [[...names]] };
+  return {
+    name: withPasswords ? "role fingerprints with passwords" : "role fingerprints",
+    text: withPasswords ? queryWithPasswords : queryWithoutPasswords,
+    values: [[...names]],
+  };
+}
+
+/** The query for what logins look at. Its rows have the `place` in the list, from 1 on; roles that do not exist are absent. */
+export function loginLookQuery(places: readonly LoginPlace[], withPasswords: boolean): FingerprintQuery {
+  return {
+    name: withPasswords ? "roles at login with passwords" : "roles at login",
+    text: withPasswords ? lookWithPasswords : lookWithoutPasswords,
+    values: [places.map(({ role }) => role), places.map(({ database }) => database)],
+  };
 }
 
 /** Hashed there, so that neither long lists nor verifiers come here. */
@@ -43,8 +68,7 @@ const hash = (text: string) =>
  * Behind the group of a tenant's administrators stands everybody in the tenant: what those are members of is their business,
  * and would change with each new user.
  */
-const query = (password: string) => `
-  SELECT r.rolname::pg_catalog.text AS name,
+const columns = (password: string) => `
          ${hash("(pg_catalog.to_jsonb(r) - 'rolconfig')::pg_catalog.text")} AS attributes,
          ${hash(`(
            WITH RECURSIVE edge AS (
@@ -61,10 +85,26 @@ const query = (password: string) => `
                    SELECT pg_catalog.to_jsonb(m)::pg_catalog.text FROM pg_catalog.pg_auth_members m WHERE m.roleid = r.oid) e)`)} AS memberships,
          ${hash(`(SELECT pg_catalog.string_agg(s.setdatabase::pg_catalog.text || s.setconfig::pg_catalog.text, ',' ORDER BY s.setdatabase)
                     FROM pg_catalog.pg_db_role_setting s WHERE s.setrole = r.oid)`)} AS settings,
-         ${password} AS password
+         ${password} AS password`;
+
+const query = (password: string) => `
+  SELECT r.rolname::pg_catalog.text AS name, ${columns(password)},
+         ${hash(`(SELECT pg_catalog.string_agg(d.oid::pg_catalog.text, ',' ORDER BY d.oid)
+                    FROM pg_catalog.pg_database d CROSS JOIN LATERAL pg_catalog.aclexplode(d.datacl) a
+                   WHERE a.grantee = r.oid AND a.privilege_type = 'CONNECT')`)} AS databases
     FROM pg_catalog.pg_roles r WHERE r.rolname = ANY ($1::pg_catalog.text[])`;
 
-const queryWithoutPasswords = query("''");
-const queryWithPasswords = query(
-  hash("(SELECT a.rolpassword FROM pg_catalog.pg_authid a WHERE a.oid = r.oid)"),
-);
+/** One look at each role's row in pg_database: has_database_privilege is what PostgreSQL itself asks. */
+const look = (password: string) => `
+  SELECT p.place::pg_catalog.int4, ${columns(password)},
+         coalesce(pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT'), false) AS "mayConnect"
+    FROM unnest($1::pg_catalog.text[], $2::pg_catalog.text[]) WITH ORDINALITY AS p (role, database, place)
+    JOIN pg_catalog.pg_roles r ON r.rolname = p.role
+    LEFT JOIN pg_catalog.pg_database d ON d.datname = p.database`;
+
+const noPassword = "''";
+const hashOfPassword = hash("(SELECT a.rolpassword FROM pg_catalog.pg_authid a WHERE a.oid = r.oid)");
+const queryWithoutPasswords = query(noPassword);
+const queryWithPasswords = query(hashOfPassword);
+const lookWithoutPasswords = look(noPassword);
+const lookWithPasswords = look(hashOfPassword);

@@ -1,10 +1,12 @@
 /** Roles changed in PostgreSQL itself, past the front-end: put right at the next login, and written down. */
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { startFrontEnd } from "../support/front-end.ts";
 import { createKey, httpClient } from "../support/http.ts";
 import { hasDebianPostgres } from "../support/postgres.ts";
 import { requireClient } from "../support/skips.ts";
 import { openStage, runOnce, type Stage, stateOf } from "../support/stage.ts";
+import { until } from "../support/until.ts";
 
 describe("PostgreSQL 18", () => describeDrift("embedded", true));
 describe("PostgreSQL 15", () => {
@@ -128,6 +130,68 @@ function describeDrift(version: "embedded" | "debian", isThere: boolean): void {
     );
     expect(await entriesOf("alice", since)).toEqual([wasPutRight("memberships")]);
   });
+
+  describe("CONNECT", () => {
+    const logInTo = (database: string, user: string, password?: string) =>
+      runOnce(stage.login(user, { database, ...(password === undefined ? {} : { password }) }), "SELECT 1");
+    const pooled = async (user: string) =>
+      (
+        await stage.past("SELECT datname FROM pg_stat_activity WHERE usename = $1 ORDER BY datname", [user])
+      ).map(({ datname }) => datname);
+
+    beforeAll(async () => {
+      if (!isThere) return;
+      await stage.asAdmin("CREATE DATABASE ours");
+      await stage.past("REVOKE CONNECT ON DATABASE ours FROM PUBLIC, nodedb_readwrite");
+    });
+
+    test.skipIf(!isThere)("that was revoked keeps out whoever has a connection in the pool", async () => {
+      await stage.asAdmin("GRANT CONNECT ON DATABASE ours TO bob");
+      for (const database of ["ours", "postgres"]) await logInTo(database, "bob");
+      expect(await pooled("bob")).toEqual(["ours", "postgres"]);
+      await stage.past("REVOKE CONNECT ON DATABASE ours FROM bob");
+      const since = await lastSeq();
+      expect(await stateOf(logInTo("ours", "bob"))).toBe("42501");
+      await until(async () => (await pooled("bob")).join() === "postgres");
+      expect(await stateOf(logInTo("postgres", "bob"))).toBeUndefined();
+      await stage.past("GRANT CONNECT ON DATABASE ours TO bob");
+      expect(await stateOf(logInTo("ours", "bob"))).toBeUndefined();
+      expect(await entriesOf("bob", since)).toEqual([]);
+    });
+
+    test.skipIf(!isThere)("that an account's list says is granted again, each time", async () => {
+      await stage.asAdmin("CREATE SERVICE ACCOUNT etl FOR DATABASE ours");
+      const key = await createKey(stage, "etl", "FOR etl");
+      for (let time = 0; time < 2; time += 1) {
+        await logInTo("ours", "etl", key);
+        const since = await lastSeq();
+        await stage.past("REVOKE CONNECT ON DATABASE ours FROM etl");
+        expect(await stateOf(logInTo("ours", "etl", key))).toBeUndefined();
+        expect(await entriesOf("etl", since)).toEqual([wasPutRight("databases")]);
+      }
+    });
+  });
+
+  test.skipIf(!isThere)(
+    "what a start puts right is written down, and the next start writes nothing",
+    async () => {
+      await stage.asAdmin("CREATE SERVICE ACCOUNT robot FOR DATABASE postgres");
+      const since = await lastSeq();
+      await stage.past("GRANT nodedb_superuser TO alice; ALTER ROLE bob SUPERUSER");
+      await stage.past("GRANT CONNECT ON DATABASE template1 TO robot");
+      for (let start = 0; start < 2; start += 1) {
+        const another = await startFrontEnd({
+          upstreamUrl: stage.postgres.url,
+          besides: stage.frontEnd.dataDir,
+        });
+        await another.close();
+      }
+      expect(await entriesOf("alice", since)).toEqual([wasPutRight("memberships")]);
+      expect(await entriesOf("bob", since)).toEqual([wasPutRight("attributes")]);
+      expect(await entriesOf("robot", since)).toEqual([wasPutRight("databases")]);
+      expect(await stage.past("SELECT rolname FROM pg_roles WHERE rolname = 'bob' AND rolsuper")).toEqual([]);
+    },
+  );
 
   describe("where the front-end's login is no superuser", () => {
     let limited: Stage;
