@@ -2,6 +2,7 @@
 
 import { X509Certificate } from "node:crypto";
 import { readFileSync, unwatchFile, watchFile } from "node:fs";
+import { createSecureContext } from "node:tls";
 import { revokedIn } from "./auth/certificate-fields.ts";
 import type { Config } from "./config/config.ts";
 import type { Log } from "./observe/log.ts";
@@ -111,8 +112,21 @@ interface ServersOwn {
   readonly key: string;
 }
 
+/** @throws Error that names both files, for what does not become a certificate with its key */
 function readOwn(tls: TlsConfig | undefined): ServersOwn | undefined {
-  return tls && { cert: readFileSync(tls.certPath, "utf8"), key: readFileSync(tls.keyPath, "utf8") };
+  if (tls === undefined) return undefined;
+  const { certPath, keyPath } = tls;
+  const own = { cert: readFileSync(certPath, "utf8"), key: readFileSync(keyPath, "utf8") };
+  try {
+    createSecureContext(own);
+  } catch (cause) {
+    // OpenSSL names neither a file nor, mostly, what is wrong.
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new Error(`${certPath} and ${keyPath} are no certificate with its private key: ${reason}`, {
+      cause,
+    });
+  }
+  return own;
 }
 
 interface ClientFiles {

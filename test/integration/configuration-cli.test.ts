@@ -97,6 +97,24 @@ describe("mistakes in the configuration", () => {
     }
   });
 
+  test("a key that is of another certificate, or no key, is named with its file", async () => {
+    const { certPath } = await makeServerCertificate();
+    const other = await makeServerCertificate();
+    const noKey = join(directory, "no.key");
+    writeFileSync(noKey, "hunter2\n", { mode: 0o600 });
+    for (const keyPath of [other.keyPath, noKey]) {
+      const refused = await nodedb(["check"], {
+        NODEDB_TLS_CERT_PATH: certPath,
+        NODEDB_TLS_KEY_PATH: keyPath,
+      });
+      expect(refused).toMatchObject({ status: 1, stdout: "" });
+      expect(refused.stderr).toContain(
+        `nodedb: ${certPath} and ${keyPath} are no certificate with its private key: `,
+      );
+      expect(refused.stderr).not.toContain("hunter2");
+    }
+  });
+
   test("a file that is not there, or no TOML, is one", async () => {
     expect(await nodedb(["check", "--config", join(directory, "missing.toml")])).toMatchObject({
       status: 78,
