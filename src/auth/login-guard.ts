@@ -94,15 +94,9 @@ export class LoginGuard {
   ): void {
     this.#options.onOutcome?.(method, "refused");
     if (reason === "too_many_failures") return;
-    const { audit } = this.#options;
     const detail = provider === undefined ? reason : `${reason}, OIDC provider ${JSON.stringify(provider)}`;
-    audit.record({ event: "AuthFailure", source: address, detail });
-    if (!this.#byAddress.add(addressKey(address))) return;
-    audit.record({
-      event: "AuthFailure",
-      source: address,
-      detail: "too_many_failures for this address: further ones within the minute are not recorded",
-    });
+    this.#options.audit.record({ event: "AuthFailure", source: address, detail });
+    this.#countByAddress(address);
   }
 
   /**
@@ -113,14 +107,8 @@ export class LoginGuard {
   recordCertificateFailure(address: string, reason: RefusalReason, username?: string): void {
     this.#options.onOutcome?.("certificate", "refused");
     if (reason === "too_many_failures") return;
-    const { audit } = this.#options;
-    audit.record({ event: "AuthFailure", username, source: address, detail: reason });
-    if (!this.#byAddress.add(addressKey(address))) return;
-    audit.record({
-      event: "AuthFailure",
-      source: address,
-      detail: "too_many_failures for this address: further ones within the minute are not recorded",
-    });
+    this.#options.audit.record({ event: "AuthFailure", username, source: address, detail: reason });
+    this.#countByAddress(address);
   }
 
   /**
@@ -175,6 +163,15 @@ export class LoginGuard {
     if (keyId !== undefined && this.#isFirstUse(`${keyId} ${address}`)) {
       audit.record({ ...who, event: "KeyUsed", detail: `key ${keyId}` });
     }
+  }
+
+  #countByAddress(address: string): void {
+    if (!this.#byAddress.add(addressKey(address))) return;
+    this.#options.audit.record({
+      event: "AuthFailure",
+      source: address,
+      detail: "too_many_failures for this address: further ones within the minute are not recorded",
+    });
   }
 
   #isFirstUse(use: string): boolean {

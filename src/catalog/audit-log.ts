@@ -17,7 +17,14 @@ import {
 } from "../observe/audit.ts";
 import { hideTokens } from "../observe/hide-tokens.ts";
 import type { Log } from "../observe/log.ts";
-import { type ChainHead, chainHash, chainStart, microsOf, verifyChain } from "./audit-chain.ts";
+import {
+  type ChainedRow,
+  type ChainHead,
+  chainHash,
+  chainStart,
+  microsOf,
+  verifyChain,
+} from "./audit-chain.ts";
 import type { ChangeListener } from "./change-listener.ts";
 import type { Queryable } from "./users.ts";
 
@@ -46,15 +53,7 @@ const maxDetailLength = 1_000;
 const maxNameLength = 128;
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-interface AppendedEntry {
-  readonly atMicros: string;
-  readonly event: string;
-  readonly username: string | null;
-  readonly tenantId: string | null;
-  readonly source: string | null;
-  readonly sessionId: string | null;
-  readonly detail: string | null;
-}
+type AppendedEntry = Omit<ChainedRow, "seq">;
 
 export class AuditLog implements Audit {
   readonly #options: AuditLogOptions;

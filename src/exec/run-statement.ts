@@ -50,12 +50,7 @@ export function runOnSessions<T>(
   context: ExecutionContext,
   work: (scope: Pick<StatementScope, "client" | "caller">) => Promise<T>,
 ): Promise<T> {
-  const run = async (client: PoolClient): Promise<T> =>
-    work({ client, caller: await loadCaller(client, context) });
-  const { transaction } = context;
-  return translateErrors(() =>
-    transaction === undefined ? deps.sessionTable.change(run) : run(transaction.client),
-  );
+  return runInTransactionOr((run) => deps.sessionTable.change(run), context, work);
 }
 
 /** What has to follow the commit of changes to these principals: cache, sessions, default privileges. */
@@ -82,12 +77,19 @@ export function runRead<T>(
   context: ExecutionContext,
   work: (scope: Pick<StatementScope, "client" | "caller">) => Promise<T>,
 ): Promise<T> {
+  return runInTransactionOr((run) => deps.catalog.read(run), context, work);
+}
+
+/** @param alone what runs the work when the client is in no transaction */
+function runInTransactionOr<T>(
+  alone: (run: (client: PoolClient) => Promise<T>) => Promise<T>,
+  context: ExecutionContext,
+  work: (scope: Pick<StatementScope, "client" | "caller">) => Promise<T>,
+): Promise<T> {
   const run = async (client: PoolClient): Promise<T> =>
     work({ client, caller: await loadCaller(client, context) });
   const { transaction } = context;
-  return translateErrors(() =>
-    transaction === undefined ? deps.catalog.read(run) : run(transaction.client),
-  );
+  return translateErrors(() => (transaction === undefined ? alone(run) : run(transaction.client)));
 }
 
 /** Has what is collected for later written now, as far as that is possible: a statement tells of it. */

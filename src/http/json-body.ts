@@ -1,5 +1,6 @@
 /** Reads a request's JSON (RFC 8259) more strictly than JSON.parse: nesting is bounded, and a name stands once in an object. */
 
+import { findDuplicateName, stringEnd } from "../auth/json-names.ts";
 import { HttpError } from "./http-error.ts";
 
 /** How deep arrays and objects may nest: enough for data, and no work for a stack. */
@@ -38,55 +39,4 @@ function checkDepth(text: string): void {
       if (depth > maxDepth) throw new HttpError(400, `the body nests deeper than ${maxDepth}`);
     } else if (code === 0x7d || code === 0x5d) depth -= 1;
   }
-}
-
-/** @param text valid JSON @returns the name as it is written */
-function findDuplicateName(text: string): string | undefined {
-  const names: (Set<string> | undefined)[] = [];
-  // After { and after a comma in an object a string is a name.
-  let isName = false;
-  for (let index = 0; index < text.length; index += 1) {
-    switch (text[index]) {
-      case '"': {
-        const end = stringEnd(text, index);
-        if (isName) {
-          const written = text.slice(index, end);
-          const name = JSON.parse(written) as string;
-          const known = names.at(-1);
-          if (known?.has(name) === true) return written;
-          known?.add(name);
-          isName = false;
-        }
-        index = end - 1;
-        break;
-      }
-      case "{":
-        names.push(new Set());
-        isName = true;
-        break;
-      case "[":
-        names.push(undefined);
-        isName = false;
-        break;
-      case "}":
-      case "]":
-        names.pop();
-        isName = false;
-        break;
-      case ",":
-        isName = names.at(-1) !== undefined;
-        break;
-    }
-  }
-  return undefined;
-}
-
-/** Position after the closing quote of the string that opens at `start`. */
-function stringEnd(text: string, start: number): number {
-  for (let index = start + 1; index < text.length; index += 1) {
-    const code = text.charCodeAt(index);
-    if (code === 0x22) return index + 1;
-    if (code === 0x5c) index += 1;
-  }
-  return text.length;
 }
