@@ -26,6 +26,7 @@ import {
   verifyChain,
 } from "./audit-chain.ts";
 import type { ChangeListener } from "./change-listener.ts";
+import { FlushSchedule } from "./flush-schedule.ts";
 import type { Queryable } from "./users.ts";
 
 /** Channel on which front-ends learn of entries in the outbox. */
@@ -59,9 +60,14 @@ export class AuditLog implements Audit {
   readonly #options: AuditLogOptions;
   #pending: AppendedEntry[] = [];
   #lost = 0;
-  #timer: NodeJS.Timeout | undefined;
+  readonly #schedule = new FlushSchedule(
+    () => this.#writeAll(),
+    (error) => {
+      this.#options.log.debug({ err: error }, "cannot write the audit log yet");
+      if (!this.#isClosed) this.#schedule.later(retryDelayMs);
+    },
+  );
   #headTimer: NodeJS.Timeout | undefined;
-  #lastFlush: Promise<void> = Promise.resolve();
   #head: ChainHead = chainStart;
   /** The last head before the log was found to end earlier than this process knows: evidence, kept. */
   #removedHead: ChainHead | undefined;
@@ -96,7 +102,7 @@ export class AuditLog implements Audit {
     }
     // Cut to its columns now and not when it is written: what clients claim to be called may be long, and wait long.
     this.#pending.push(pendingEntry(entry));
-    this.#flushLater(this.#options.flushDelayMs ?? defaultFlushDelayMs);
+    this.#schedule.later(this.#options.flushDelayMs ?? defaultFlushDelayMs);
   }
 
   /**
@@ -115,11 +121,7 @@ export class AuditLog implements Audit {
 
   /** Writes all that is there now. @throws when it cannot; what was collected is kept for the next time */
   flush(): Promise<void> {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    const mine = this.#lastFlush.catch(() => undefined).then(() => this.#writeAll());
-    this.#lastFlush = mine;
-    return mine;
+    return this.#schedule.now();
   }
 
   /** Checks the chain against itself, and against what this process knows of its head. @see verifyChain */
@@ -138,21 +140,12 @@ export class AuditLog implements Audit {
     } catch (error) {
       this.#options.log.error({ err: error, entries: this.#pending.length }, "audit entries are lost");
     }
-    clearTimeout(this.#timer);
+    this.#schedule.cancel();
     this.#logHead();
   }
 
   async #hasOutbox(): Promise<boolean> {
     return (await this.#options.pool.query("SELECT FROM nodedb.audit_outbox LIMIT 1")).rowCount !== 0;
-  }
-
-  #flushLater(delayMs: number): void {
-    this.#timer ??= setTimeout(() => {
-      this.flush().catch((error: unknown) => {
-        this.#options.log.debug({ err: error }, "cannot write the audit log yet");
-        if (!this.#isClosed) this.#flushLater(retryDelayMs);
-      });
-    }, delayMs).unref();
   }
 
   async #writeAll(): Promise<void> {

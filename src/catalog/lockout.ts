@@ -6,6 +6,7 @@
 import type { Pool } from "pg";
 import type { Log } from "../observe/log.ts";
 import type { ChangeListener } from "./change-listener.ts";
+import { FlushSchedule } from "./flush-schedule.ts";
 import type { Queryable } from "./users.ts";
 
 /** Channel on which front-ends learn that a name was locked or freed. */
@@ -56,8 +57,13 @@ export class Lockout {
   readonly #counts = new Map<string, Count>();
   /** Names whose failures are to be forgotten, with the moment of the login that succeeded, by the clock. */
   readonly #cleared = new Map<string, number>();
-  #timer: NodeJS.Timeout | undefined;
-  #lastFlush: Promise<void> = Promise.resolve();
+  readonly #schedule = new FlushSchedule(
+    () => this.#write(),
+    (error) => {
+      this.#options.log.debug({ err: error }, "cannot record failed logins yet");
+      this.#flushLater();
+    },
+  );
   #isComplete = false;
   #flushes = 0;
 
@@ -121,11 +127,7 @@ export class Lockout {
 
   /** Writes what was counted. @throws when it cannot; it is kept for the next time */
   flush(): Promise<void> {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    const mine = this.#lastFlush.catch(() => undefined).then(() => this.#write());
-    this.#lastFlush = mine;
-    return mine;
+    return this.#schedule.now();
   }
 
   async close(): Promise<void> {
@@ -135,12 +137,7 @@ export class Lockout {
   }
 
   #flushLater(): void {
-    this.#timer ??= setTimeout(() => {
-      this.flush().catch((error: unknown) => {
-        this.#options.log.debug({ err: error }, "cannot record failed logins yet");
-        this.#flushLater();
-      });
-    }, this.#options.flushDelayMs ?? defaultFlushDelayMs).unref();
+    this.#schedule.later(this.#options.flushDelayMs ?? defaultFlushDelayMs);
   }
 
   /** The newest at the end; over the limit the oldest that is not locked goes, and the oldest of all only when none is. */

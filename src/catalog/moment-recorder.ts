@@ -2,6 +2,7 @@
 
 import type { Pool } from "pg";
 import type { Log } from "../observe/log.ts";
+import { FlushSchedule } from "./flush-schedule.ts";
 
 /** What the moments are of: the column that keeps them. */
 export type MomentColumn = "principal.last_login_at" | "api_key.last_used_at";
@@ -39,8 +40,10 @@ export class MomentRecorder<Id extends number | string> {
   readonly #column: MomentColumn;
   readonly #flushDelayMs: number;
   #pending = new Map<Id, Date>();
-  #timer: NodeJS.Timeout | undefined;
-  #lastFlush: Promise<void> = Promise.resolve();
+  readonly #schedule = new FlushSchedule(
+    () => this.#write(),
+    (error) => this.#log.debug({ err: error }, "cannot record last uses yet"),
+  );
 
   constructor(pool: Pool, log: Log, column: MomentColumn, flushDelayMs: number) {
     this.#pool = pool;
@@ -51,7 +54,7 @@ export class MomentRecorder<Id extends number | string> {
 
   record(id: Id, at: Date): void {
     this.#pending.set(id, at);
-    this.#schedule();
+    this.#schedule.later(this.#flushDelayMs);
   }
 
   /** Writes all, for the last time; waits some seconds for whoever has the catalog. */
@@ -62,16 +65,12 @@ export class MomentRecorder<Id extends number | string> {
       if (this.#pending.size === 0 || performance.now() > deadline) break;
       await new Promise((resume) => setTimeout(resume, drainPollMs));
     }
-    clearTimeout(this.#timer);
+    this.#schedule.cancel();
   }
 
   /** Writes what was collected; keeps it for the next time when that fails, or would have to wait. */
   flush(): Promise<void> {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    const mine = this.#lastFlush.catch(() => undefined).then(() => this.#write());
-    this.#lastFlush = mine;
-    return mine;
+    return this.#schedule.now();
   }
 
   async #write(): Promise<void> {
@@ -88,14 +87,8 @@ export class MomentRecorder<Id extends number | string> {
     } finally {
       if (!isDone) {
         for (const [id, at] of batch) if (!this.#pending.has(id)) this.#pending.set(id, at);
-        this.#schedule();
+        this.#schedule.later(this.#flushDelayMs);
       }
     }
-  }
-
-  #schedule(): void {
-    this.#timer ??= setTimeout(() => {
-      this.flush().catch((error: unknown) => this.#log.debug({ err: error }, "cannot record last uses yet"));
-    }, this.#flushDelayMs).unref();
   }
 }
