@@ -88,8 +88,17 @@ export function createAdminPool(connection: ClientConfig, maxConnections: number
   return pool;
 }
 
-/** Opens one administrative connection to a database; the caller ends it. */
+/**
+ * Opens one administrative connection to a database; the caller ends it.
+ *
+ * @throws SqlError character_not_in_repertoire for a name with a NUL
+ */
 export async function connectAdmin(connection: ClientConfig, database: string): Promise<Client> {
+  // A client may have named it. The startup packet is a list of strings that end with NUL (PostgreSQL manual 54.7): what follows
+  // one would be settings of this connection, a search_path that leads to the client's own operators among them.
+  if (database.includes("\0")) {
+    throw new SqlError("character_not_in_repertoire", 'invalid byte sequence for encoding "UTF8": 0x00');
+  }
   const { connectionString, ...rest } = connection;
   const base: ClientConfig =
     connectionString === undefined ? rest : { ...rest, ...fromUrl(connectionString) };
