@@ -1,6 +1,5 @@
 /** Roles that somebody has changed in PostgreSQL itself: noticed at the next login, put right and audited. */
 
-import { setTimeout as delay } from "node:timers/promises";
 import type { PoolClient } from "pg";
 import type { Identity } from "../auth/identity.ts";
 import { loginQuery, sqlstateOf } from "../catalog/connection.ts";
@@ -49,9 +48,6 @@ type Repair = "gone" | "as_it_was" | "put_right";
 /** Principals whose role is remembered, about 300 bytes each; one that was forgotten is compared with the catalog anew. */
 const maxKnown = 20_000;
 
-/** From one look to the next where many log in: a query costs more than a login's share of the rest, and they can share one. */
-const lookSpacingMs = 5;
-
 /** What PostgreSQL answers to the first statement of a repair in a transaction that may only read. */
 const readOnlyTransaction = "25006";
 
@@ -66,7 +62,6 @@ export class RoleDrift {
   #wanted = new Map<string, LoginPlace>();
   #next: Promise<Map<string, RoleAtLogin>> | undefined;
   #last: Promise<unknown> = Promise.resolve();
-  #lookedAtMs = Number.NEGATIVE_INFINITY;
   #readsPasswords: Promise<boolean> | undefined;
 
   /**
@@ -85,7 +80,7 @@ export class RoleDrift {
 
   /**
    * Looks at an identity's role, and puts it right where it is not as the catalog has it. Costs one query, which logins that
-   * come within a few milliseconds share. What the upstream login may not put right stays, is audited, and keeps nobody out.
+   * come at the same time share. What the upstream login may not put right stays, is audited, and keeps nobody out.
    * A role that may not connect to the database is left to PostgreSQL to refuse, which looks at that only when a connection is
    * opened.
    *
@@ -190,7 +185,6 @@ export class RoleDrift {
     this.#wanted.set(key, place);
     if (this.#next === undefined) {
       this.#next = this.#last.then(async () => {
-        await this.#untilDue();
         const places = this.#wanted;
         this.#wanted = new Map();
         this.#next = undefined;
@@ -203,13 +197,6 @@ export class RoleDrift {
       this.#last = this.#next.catch(() => undefined);
     }
     return this.#next.then((found) => found.get(key));
-  }
-
-  /** Nobody waits who comes alone: each look begins after all who rely on it have asked. */
-  async #untilDue(): Promise<void> {
-    const waitMs = this.#lookedAtMs + lookSpacingMs - performance.now();
-    if (waitMs > 0) await delay(waitMs);
-    this.#lookedAtMs = performance.now();
   }
 
   #mayReadPasswords(): Promise<boolean> {
