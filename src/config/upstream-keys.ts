@@ -7,7 +7,7 @@ export const upstreamKeys = [
     key: "upstream.url",
     type: { kind: "text" },
     defaultDoc: "none: embedded PostgreSQL",
-    example: `postgres://nodedb_admin:\${UPSTREAM_PASSWORD}@db.example.com:5432/app`,
+    example: `postgres://front_end:\${UPSTREAM_PASSWORD}@db.example.com:5432/app`,
     env: "NODEDB_UPSTREAM_URL",
     doc: "An existing PostgreSQL to stand in front of, with an administrative login. A password belongs in the environment; a file that holds one is refused when everybody may read it.",
     live: false,
