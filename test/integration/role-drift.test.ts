@@ -1,11 +1,12 @@
 /** Roles changed in PostgreSQL itself, past the front-end: put right at the next login, and written down. */
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { loginLookQuery } from "../../src/upstream/role-fingerprint.ts";
 import { startFrontEnd } from "../support/front-end.ts";
 import { createKey, httpClient } from "../support/http.ts";
 import { hasDebianPostgres } from "../support/postgres.ts";
 import { requireClient } from "../support/skips.ts";
-import { openStage, runOnce, type Stage, stateOf } from "../support/stage.ts";
+import { openClient, openStage, runOnce, type Stage, stateOf } from "../support/stage.ts";
 import { until } from "../support/until.ts";
 
 describe("PostgreSQL 18", () => describeDrift("embedded", true));
@@ -171,6 +172,19 @@ function describeDrift(version: "embedded" | "debian", isThere: boolean): void {
       }
     });
   });
+
+  test.skipIf(!isThere).each([true, false])(
+    "the query of a login is not planned anew each time (passwords: %s)",
+    async (withPasswords) => {
+      const { socketDir: host, port } = stage.postgres;
+      const client = await openClient({ host, port, user: "postgres", database: "postgres" });
+      const query = loginLookQuery([{ role: "bob", database: "postgres" }], withPasswords);
+      for (let time = 0; time < 10; time += 1) expect((await client.query(query)).rows).toHaveLength(1);
+      const { rows } = await client.query("SELECT generic_plans FROM pg_prepared_statements");
+      await client.end();
+      expect(rows).toEqual([{ generic_plans: "5" }]);
+    },
+  );
 
   test.skipIf(!isThere)(
     "what a start puts right is written down, and the next start writes nothing",
