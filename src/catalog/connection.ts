@@ -5,12 +5,18 @@ import { SqlError } from "../errors/sql-error.ts";
 
 /**
  * Sent at startup, so that neither a role's nor a database's own defaults can change them: planted
- * functions and temporary types never shadow what our SQL names (design: the catalog is trusted less than the code).
+ * functions and temporary types never shadow what our SQL names (design: the catalog is trusted less than the code), and
+ * the owner of a database decides neither as whom we work there nor for how long.
  */
 const fixedSettings = [
   "search_path=pg_catalog,pg_temp",
   "default_transaction_isolation=read\\ committed",
   "default_transaction_read_only=off",
+  "role=none",
+  "statement_timeout=0",
+  "lock_timeout=0",
+  "idle_in_transaction_session_timeout=0",
+  "idle_session_timeout=0",
   "standard_conforming_strings=on",
   "row_security=on",
 ];
@@ -104,7 +110,13 @@ export async function connectAdmin(connection: ClientConfig, database: string): 
     connectionString === undefined ? rest : { ...rest, ...fromUrl(connectionString) };
   const client = new ScramOnlyClient(adminConnectionConfig({ ...base, database }));
   client.on("error", () => undefined);
+  let majorVersion = 0;
+  client.connection.on("parameterStatus", ({ parameterName, parameterValue }) => {
+    if (parameterName === "server_version") majorVersion = Number.parseInt(parameterValue, 10);
+  });
   await client.connect();
+  // A startup parameter that a release does not know is an error; as a utility statement it is done before any timeout.
+  if (majorVersion >= 17) await client.query("SET transaction_timeout = 0");
   return client;
 }
 

@@ -230,6 +230,7 @@ function alter(
     const [changed] = await loadUsersById(client, [user.id]);
     if (changed !== undefined) {
       const hasNewKey = changed.roleVersion !== user.roleVersion;
+      if (!changed.canLogin && !isSelf) await scope.keepOut([user]);
       await reconcileRoles(client, [desiredRoleOf(changed)], deps.roleOptions, hasNewKey);
     }
     scope.touch(user.id);

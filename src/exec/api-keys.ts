@@ -233,6 +233,7 @@ export function dropApiKey(
       return { tag, notices: [] };
     }
     await deleteUserRows(client, [owner.id]);
+    await scope.keepOut([owner]);
     await dropRoles(deps, client, context, {
       names: [owner.name],
       newOwner: undefined,

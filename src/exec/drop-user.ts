@@ -92,7 +92,7 @@ export async function findNewOwner(
 
 async function drop(
   deps: ExecutorDependencies,
-  { client }: StatementScope,
+  { client, keepOut }: StatementScope,
   context: ExecutionContext,
   users: readonly PrincipalRecord[],
   newOwner: string | undefined,
@@ -104,6 +104,7 @@ async function drop(
   if (users.some(isSuperuser) && (await countUsableSuperusers(client)) === 0) {
     throw denied("this is the last superuser that can log in");
   }
+  await keepOut(users);
   await dropRoles(deps, client, context, {
     names: users.map((user) => user.name),
     newOwner,

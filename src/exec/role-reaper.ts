@@ -15,6 +15,7 @@ import type { Log } from "../observe/log.ts";
 import type { RoleOptions } from "../upstream/reconcile-groups.ts";
 import type { ClusterAccess } from "./connect-elsewhere.ts";
 import { dropPostgresRoles } from "./drop-postgres-roles.ts";
+import { endBackendsOf, isInTheWay } from "./keep-out.ts";
 import { translateErrors } from "./translate-errors.ts";
 
 /** How often it is looked for what a crash, or a lock, has left; in ms. */
@@ -130,9 +131,18 @@ export class RoleReaper {
         });
       } catch (error) {
         const { name, formerName } = pending ?? {};
+        // A session that is left of a dropped user may hold a lock for as long as it likes.
+        if (name !== undefined && isInTheWay(error)) await this.#endBackends(name);
         this.#deps.log.warn({ err: error, role: name, formerName }, "a dropped role is not gone yet");
       }
     }
+  }
+
+  async #endBackends(role: string): Promise<void> {
+    const { catalog, log } = this.#deps;
+    await catalog
+      .read((client) => endBackendsOf(client, [role]))
+      .catch((error: unknown) => log.warn({ err: error, role }, "cannot end what is left of a dropped role"));
   }
 
   // Without the catalog's lock: nobody else cares for a role that is set aside.

@@ -11,6 +11,7 @@ import type { DesiredRole } from "../upstream/reconcile-roles.ts";
 import type { TenantPlace } from "../upstream/tenant-groups.ts";
 import { denied, highestRank } from "./authorize.ts";
 import type { ExecutionContext, ExecutorDependencies, OpenTransaction } from "./context.ts";
+import { despiteSessions, type KeptOut, sessionClosed } from "./keep-out.ts";
 import { translateErrors } from "./translate-errors.ts";
 
 /** What a statement sees inside its transaction. */
@@ -19,6 +20,8 @@ export interface StatementScope {
   readonly caller: PrincipalRecord;
   /** Called for each user that the statement creates, changes or drops. */
   touch(principalId: number): void;
+  /** Called, with all rights checked, right before the roles are changed of those whom the statement keeps out from now on. */
+  keepOut(users: readonly KeptOut[]): Promise<void>;
 }
 
 /**
@@ -31,12 +34,20 @@ export async function runWrite<T>(
   context: ExecutionContext,
   work: (scope: StatementScope) => Promise<T>,
 ): Promise<T> {
-  const run = async ({ client, touched }: Pick<OpenTransaction, "client" | "touched">): Promise<T> =>
-    work({ client, caller: await loadCaller(client, context), touch: (id) => touched.add(id) });
+  const run = async (
+    { client, touched }: Pick<OpenTransaction, "client" | "touched">,
+    keepOut: StatementScope["keepOut"],
+  ): Promise<T> =>
+    work({ client, caller: await loadCaller(client, context), touch: (id) => touched.add(id), keepOut });
   const { transaction } = context;
-  if (transaction !== undefined) return translateErrors(() => run(transaction));
+  // A client's transaction is not run again.
+  if (transaction !== undefined) return translateErrors(() => run(transaction, async () => undefined));
   const touched = new Set<number>();
-  const result = await translateErrors(() => deps.catalog.write((client) => run({ client, touched })));
+  const result = await despiteSessions(deps, (keepOut) =>
+    translateErrors(() =>
+      deps.catalog.write((client) => run({ client, touched }, (users) => keepOut(client, users))),
+    ),
+  );
   await followUp(deps, touched);
   return result;
 }
@@ -149,10 +160,4 @@ function stillHere(record: PrincipalRecord | undefined): PrincipalRecord {
     throw denied("your user may no longer log in");
   }
   return record;
-}
-
-function sessionClosed(): SqlError {
-  return new SqlError("admin_shutdown", "terminating connection due to administrator command", {
-    severity: "FATAL",
-  });
 }

@@ -149,6 +149,7 @@ export function dropServiceAccount(
     const newOwner = await findNewOwner(deps, statement.reassignTo, scope, [account]);
     scope.touch(account.id);
     await deleteUserRows(client, [account.id]);
+    await scope.keepOut([account]);
     await dropRoles(deps, client, context, {
       names: [account.name],
       newOwner,
