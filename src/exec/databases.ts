@@ -8,7 +8,11 @@ import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
 import { rankOf } from "../upstream/built-in-groups.ts";
 import { type ClaimsInstallation, installClaims } from "../upstream/install-claims.ts";
-import { reconcileDatabase, reconcileDefaultPrivileges } from "../upstream/reconcile-database.ts";
+import {
+  reconcileAccess,
+  reconcileDefaultPrivileges,
+  reconcileObjects,
+} from "../upstream/reconcile-database.ts";
 import type { RoleOptions } from "../upstream/reconcile-groups.ts";
 import { type ClaimsWithdrawal, withdrawClaims } from "../upstream/withdraw-claims.ts";
 import { highestRank } from "./authorize.ts";
@@ -54,6 +58,15 @@ export interface DatabasePreparerOptions {
 /** How often a change of one catalog row by two processes at once is tried again. */
 const maxAttempts = 5;
 
+/** How long a login waits for what somebody's open transaction has locked: whoever owns a table may hold its grants for ever. */
+const lockTimeout = "1s";
+
+/** After how long grants that were left out for a lock are tried again, in ms. */
+const leftOutRetryMs = 10_000;
+
+/** SQLSTATE lock_not_available. */
+const lockNotAvailable = "55P03";
+
 export function createDatabasePreparer(options: DatabasePreparerOptions): DatabasePreparer {
   /** Database, or database and user → the preparation, under way or done. */
   let prepared = new Map<string, Promise<void>>();
@@ -98,13 +111,26 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
     }
   }
 
-  /** What an external upstream's login has no right to do is left undone, with a warning: PostgreSQL decides what users may. */
-  async function grant(client: Client, database: string, work: () => Promise<unknown>): Promise<void> {
+  /**
+   * What an external upstream's login has no right to do is left undone, with a warning: PostgreSQL decides what users may. What
+   * somebody holds locked is left for later, when the next login after a while prepares the database once more.
+   *
+   * @param key of the preparation that this is a part of
+   */
+  async function grant(
+    client: Client,
+    database: string,
+    key: string,
+    work: () => Promise<unknown>,
+  ): Promise<void> {
     try {
       await inTransaction(client, work);
     } catch (error) {
-      if (isConnectionError(error) || options.roleOptions.isEmbedded) throw error;
+      const isLocked = sqlstateOf(error) === lockNotAvailable;
+      if (isConnectionError(error) || (options.roleOptions.isEmbedded && !isLocked)) throw error;
       options.log.warn({ err: error, database }, "cannot give the built-in roles their grants");
+      const memory = prepared;
+      if (isLocked) setTimeout(() => memory.delete(key), leftOutRetryMs).unref();
     }
   }
 
@@ -121,10 +147,15 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
   }
 
   function prepareDatabase(database: string): Promise<void> {
-    return once(JSON.stringify([database]), async () => {
+    const { isEmbedded } = options.roleOptions;
+    const key = JSON.stringify([database]);
+    return once(key, async () => {
       const outcome = await connected(database, async (client) => {
-        await grant(client, database, async () => {
-          await reconcileDatabase(client, { isEmbedded: options.roleOptions.isEmbedded });
+        const access = () => reconcileAccess(client, { isEmbedded });
+        // By itself: that a database is closed to PUBLIC must not depend on what its users have locked in it.
+        await (isEmbedded ? inTransaction(client, access) : grant(client, database, key, access));
+        await grant(client, database, key, async () => {
+          await reconcileObjects(client);
           const found = await client.query<{ name: string }>(
             `SELECT DISTINCT r.rolname::pg_catalog.text AS name FROM pg_catalog.pg_roles r
               WHERE r.rolname = current_user
@@ -141,9 +172,10 @@ export function createDatabasePreparer(options: DatabasePreparerOptions): Databa
 
   function prepareFor(database: string, owner: Owner): Promise<void> {
     if (highestRank(owner.effectiveRoles) < rankOf("admin")) return Promise.resolve();
-    return once(JSON.stringify([database, owner.id]), () =>
+    const key = JSON.stringify([database, owner.id]);
+    return once(key, () =>
       connected(database, (client) =>
-        grant(client, database, () => reconcileDefaultPrivileges(client, owner.name)),
+        grant(client, database, key, () => reconcileDefaultPrivileges(client, owner.name)),
       ),
     );
   }
@@ -183,6 +215,7 @@ async function inTransaction(client: Client, work: () => Promise<unknown>): Prom
   for (let attempt = 1; ; attempt += 1) {
     try {
       await client.query("BEGIN");
+      await client.query("SELECT pg_catalog.set_config('lock_timeout', $1, true)", [lockTimeout]);
       await work();
       await client.query("COMMIT");
       return;

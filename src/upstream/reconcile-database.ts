@@ -77,16 +77,16 @@ const grants: readonly Grant[] = [
 ];
 
 /**
- * Grants in the client's database what the groups lack there: the first time on everything, later only on objects whose
- * privileges nobody has touched yet, so that what an administrator revoked stays revoked. Objects whose owner the login may
- * not act for are passed over: on an external upstream their grants are their owner's to give. Runs inside the caller's
+ * Grants on the objects of the client's database what the groups lack there: the first time on everything, later only on those
+ * whose privileges nobody has touched yet, so that what an administrator revoked stays revoked. Objects whose owner the login
+ * may not act for are passed over: on an external upstream their grants are their owner's to give. Runs inside the caller's
  * transaction.
  *
  * @returns how many statements were needed; 0 when everything stood already
  */
-export async function reconcileDatabase(client: ClientBase, options: DatabaseOptions): Promise<number> {
+export async function reconcileObjects(client: ClientBase): Promise<number> {
   const isFirst = await isUntouched(client);
-  const statements = await databaseGrants(client, options, isFirst);
+  const statements: string[] = [];
   for (const grant of grants) {
     const result = await client.query<{ target: string }>(grant.missing, [
       grant.group,
@@ -105,7 +105,19 @@ export async function reconcileDatabase(client: ClientBase, options: DatabaseOpt
   return statements.length;
 }
 
-/** Whether no privilege in the client's database mentions one of the groups. */
+/**
+ * Gives the groups what they lack on the client's database itself, and closes it to PUBLIC where it is ours. What is granted on
+ * a database does not count as a grant on its objects. Runs inside the caller's transaction.
+ *
+ * @returns how many statements were needed; 0 when everything stood already
+ */
+export async function reconcileAccess(client: ClientBase, options: DatabaseOptions): Promise<number> {
+  const statements = await databaseGrants(client, options, await isUntouched(client));
+  for (const statement of statements) await client.query(statement);
+  return statements.length;
+}
+
+/** Whether no privilege on an object of the client's database mentions one of the groups. */
 async function isUntouched(client: ClientBase): Promise<boolean> {
   const found = await client.query(
     `SELECT FROM pg_catalog.pg_shdepend s

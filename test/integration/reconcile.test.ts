@@ -8,7 +8,11 @@ import { SqlError } from "../../src/errors/sql-error.ts";
 import { bootstrap } from "../../src/exec/bootstrap.ts";
 import { repairRole } from "../../src/exec/repair-role.ts";
 import { desiredRoleOf } from "../../src/exec/run-statement.ts";
-import { reconcileDatabase, reconcileDefaultPrivileges } from "../../src/upstream/reconcile-database.ts";
+import {
+  reconcileAccess,
+  reconcileDefaultPrivileges,
+  reconcileObjects,
+} from "../../src/upstream/reconcile-database.ts";
 import { reconcileGroups } from "../../src/upstream/reconcile-groups.ts";
 import { reconcileRoles } from "../../src/upstream/reconcile-roles.ts";
 import { deriveRoleCredential } from "../../src/upstream/role-credential.ts";
@@ -215,7 +219,8 @@ for (const { title, version, isEmbedded, adminRole } of upstreams) {
       await admin.query("CREATE FUNCTION app.as_owner() RETURNS int LANGUAGE sql SECURITY DEFINER RETURN 1");
       await admin.query("REVOKE EXECUTE ON FUNCTION app.f(), app.as_owner() FROM PUBLIC");
       await prepare("readonly_user");
-      expect(await reconcileDatabase(admin, { isEmbedded })).toBe(0);
+      expect(await reconcileAccess(admin, { isEmbedded })).toBe(0);
+      expect(await reconcileObjects(admin)).toBe(0);
       await admin.end();
 
       const expected = {
