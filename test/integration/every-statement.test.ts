@@ -1,10 +1,13 @@
-/** Every statement of SHOW AUTH HELP as a client runs it: both protocols, outside and inside a transaction block. */
+/** Every statement of SHOW AUTH HELP as a client runs it: both protocols and psql, outside and inside a transaction block. */
 
 import { readFileSync } from "node:fs";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { helpEntries } from "../../src/exec/help.ts";
+import { isRunnable } from "../support/client-program.ts";
 import { type FrontEnd, startFrontEnd } from "../support/front-end.ts";
+import { type Finished, runProgram } from "../support/run-program.ts";
+import { requireClient } from "../support/skips.ts";
 
 /** What examples are about: how it is made, and how it is taken away again whether or not it is there. */
 const objects = {
@@ -212,4 +215,55 @@ describe("every statement", () => {
       });
     });
   }
+
+  describe.runIf(requireClient("psql (postgresql-client-15)", isRunnable("psql", "--version")))(
+    "by psql",
+    () => {
+      /** Runs each statement by itself; an error leaves the rest to be tried, as at the prompt. */
+      const psql = (...statements: string[]): Promise<Finished> =>
+        runProgram(
+          "psql",
+          ["-X", "-A", "-v", "VERBOSITY=verbose", ...statements.flatMap((statement) => ["-c", statement])],
+          {
+            PGHOST: frontEnd.host,
+            PGPORT: String(frontEnd.port),
+            PGUSER: frontEnd.adminUser,
+            PGPASSWORD: frontEnd.adminPassword,
+            PGDATABASE: frontEnd.database,
+          },
+        );
+      /** psql prints the tag of what has no rows. */
+      const expectAnswer = ({ stdout, stderr }: Finished, { tag, error }: Expectation): void => {
+        if (error === undefined) expect(stderr).not.toContain("ERROR");
+        else expect(stderr).toContain(`ERROR:  ${error}: `);
+        if (tag !== undefined && !stdout.includes(" row")) expect(stdout.split("\n")).toContain(tag);
+      };
+
+      test.each(helpEntries)("$statement, outside a block", async ({ statement, example }) => {
+        const expectation = expectations[statement] ?? {};
+        try {
+          for (const name of expectation.needs ?? []) await client.query(objects[name].make);
+          expectAnswer(await psql(example), expectation);
+        } finally {
+          await clear(expectation);
+        }
+      });
+
+      test.each(helpEntries)("$statement, inside a block", async ({ statement, example }) => {
+        const expectation = expectations[statement] ?? {};
+        try {
+          for (const name of expectation.needs ?? []) await client.query(objects[name].make);
+          const finished = await psql("BEGIN", example, "COMMIT");
+          expectAnswer(finished, expectation);
+          const [first, ...others] = finished.stdout.trim().split("\n");
+          expect([first, others.at(-1)]).toEqual([
+            "BEGIN",
+            expectation.error === undefined ? "COMMIT" : "ROLLBACK",
+          ]);
+        } finally {
+          await clear(expectation);
+        }
+      });
+    },
+  );
 });
