@@ -5,6 +5,7 @@
 
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { workAs } from "../support/client-answers.ts";
 import { hasDebianPostgres } from "../support/postgres.ts";
 import { requireClient } from "../support/skips.ts";
 import { openStage, type Stage, stateOf } from "../support/stage.ts";
@@ -40,14 +41,8 @@ function describeAttacks(version: "embedded" | "debian", isThere: boolean): void
   });
   afterAll(() => stage?.close());
 
-  async function as<T>(user: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
-    const client = await stage.connect(user);
-    try {
-      return await work(client);
-    } finally {
-      await client.end();
-    }
-  }
+  const as = <T>(user: string, work: (client: pg.Client) => Promise<T>): Promise<T> =>
+    workAs(stage, user, work);
 
   async function idOf(client: pg.Client, schema = "auth"): Promise<string | undefined> {
     let id: string | undefined;

@@ -2,6 +2,7 @@
 
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { noticesOf, valuesOf, workAs } from "../support/client-answers.ts";
 import { hasDebianPostgres } from "../support/postgres.ts";
 import { requireClient } from "../support/skips.ts";
 import { openStage, passwordOf, type Stage, stateOf } from "../support/stage.ts";
@@ -27,30 +28,8 @@ function describeLimits(version: "embedded" | "debian", isThere: boolean): void 
   });
   afterAll(() => stage?.close());
 
-  async function as<T>(user: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
-    const client = await stage.connect(user);
-    try {
-      return await work(client);
-    } finally {
-      await client.end();
-    }
-  }
-
-  /** The one column of a result, each value once. */
-  async function valuesOf(client: pg.Client, sql: string): Promise<unknown[]> {
-    const { rows } = await client.query({ text: sql, rowMode: "array" });
-    return [...new Set(rows.map(([value]) => value))];
-  }
-
-  /** What the client is told by notices while it runs a statement. */
-  async function noticesOf(client: pg.Client, sql: string): Promise<Set<string>> {
-    const told = new Set<string>();
-    const listen = (notice: { message?: string | undefined }) => told.add(notice.message ?? "");
-    client.on("notice", listen);
-    await client.query(sql);
-    client.off("notice", listen);
-    return told;
-  }
+  const as = <T>(user: string, work: (client: pg.Client) => Promise<T>): Promise<T> =>
+    workAs(stage, user, work);
 
   it("a key that is unique tells that a hidden row has it", async () => {
     await as("alice", async (client) => {
