@@ -18,7 +18,6 @@ import type { ExecutorDependencies } from "./exec/context.ts";
 import { DatabaseRelease } from "./exec/database-release.ts";
 import { createDatabasePreparer } from "./exec/databases.ts";
 import { createExecutor } from "./exec/execute.ts";
-import { resultColumns } from "./exec/result-columns.ts";
 import { RoleDrift } from "./exec/role-drift.ts";
 import { RoleReaper } from "./exec/role-reaper.ts";
 import { sessionRowOf } from "./exec/session-row.ts";
@@ -28,13 +27,12 @@ import { createMetrics } from "./observe/metrics.ts";
 import { type Administration, openAdministration } from "./open-catalog.ts";
 import { type HttpInterface, openHttp } from "./open-http.ts";
 import { openIdentity } from "./open-identity.ts";
+import { openPgwire } from "./open-pgwire.ts";
 import { openPoolWatch } from "./open-pool-watch.ts";
 import { openSessionWatch } from "./open-session-watch.ts";
 import { openTlsFiles, type TlsFiles } from "./open-tls.ts";
 import { openUpstream, type Upstream } from "./open-upstream.ts";
 import type { ReloadPart } from "./reload.ts";
-import { CancelRegistry } from "./session/cancel-registry.ts";
-import { Listener } from "./session/listener.ts";
 import { SessionRegistry } from "./session/session-registry.ts";
 import { cancelUpstream } from "./upstream/cancel.ts";
 import { ClaimsPublisher } from "./upstream/claims-publisher.ts";
@@ -260,56 +258,25 @@ async function listenOn(
     untilDone(cancelUpstream(upstream.endpoint, connection));
   const endConnection = (connection: UpstreamConnection) =>
     untilDone(endBackend(connection, { cancel: cancelConnection, admin: recorders.pool, log }));
-  const listener = new Listener(
-    {
-      host: server.host,
-      port: server.ports.pgwire,
-      get maxConnections() {
-        return settings.current.server.maxConnections;
-      },
-      get authenticationTimeoutMs() {
-        return settings.current.server.authenticationTimeoutMs;
-      },
-      get isTlsRequired() {
-        return tls.isRequired;
-      },
-      defaultDatabase: upstream.defaultDatabase,
-      transports,
-      services: {
-        pool,
-        databaseRelease,
-        claims,
-        cancels: new CancelRegistry(),
-        executor,
-        prepareDatabase: prepareLogin(0),
-        logins: {
-          cache: catalog.cache,
-          mock: {
-            secret: deriveSecret(masterSecret, "mock verifiers"),
-            get iterations() {
-              return settings.current.auth.scramIterations;
-            },
-          },
-          areKeysPasswords: auth.apiKeys.pgwire,
-        },
-        columnsOf: resultColumns,
-        cancelUpstream: cancelConnection,
-        endUpstream: endConnection,
-        databaseExists: (name) => databaseNames.exists(name),
-        bearer: auth.pgwire.bearer
-          ? { authenticator: identities.bearer, issuerOf: identities.issuerOf }
-          : undefined,
-        loginGuard,
-        audit,
-        recordLogin,
-      },
-      registry,
-      log,
-    },
-    tls.current,
-  );
-  tls.onChange((next) => {
-    listener.tls = next;
+  const listener = openPgwire(config, {
+    deps,
+    identities,
+    loginGuard,
+    recordLogin,
+    masterSecret,
+    settings,
+    tls,
+    transports,
+    registry,
+    pool,
+    databaseRelease,
+    claims,
+    executor,
+    databaseNames,
+    prepareDatabase: prepareLogin(0),
+    cancelUpstream: cancelConnection,
+    endUpstream: endConnection,
+    defaultDatabase: upstream.defaultDatabase,
   });
   let port: number;
   let http: HttpInterface | undefined;

@@ -20,6 +20,7 @@ const roots = [
   "open-session-watch",
   "open-pool-watch",
   "open-http",
+  "open-pgwire",
   "open-tls",
   "version",
 ];
