@@ -19,6 +19,7 @@ import { decodeCommandComplete } from "../wire/backend-message-decoding.ts";
 import { decodeFrontendMessage, type FrontendMessage, type ObjectName } from "../wire/frontend-message.ts";
 import { encodeDescribe, encodeFlush, encodeParse } from "../wire/frontend-message-encoding.ts";
 import { resolveResultFormats } from "../wire/row-encoding.ts";
+import { BoundPortals, type OwnPortal, type OwnStatement, type Progress } from "./bound-portals.ts";
 import { lendConnection } from "./client-connection.ts";
 import { PendingCommit } from "./pending-commit.ts";
 import { findPortalControl } from "./portal-control.ts";
@@ -31,24 +32,6 @@ import { answerOf, cannotPrepare, followControl } from "./transaction-end.ts";
 
 type Message<T extends FrontendMessage["type"]> = Extract<FrontendMessage, { type: T }>;
 
-interface OwnStatement {
-  readonly statement: Statement;
-  readonly columns: readonly Column[] | undefined;
-}
-
-interface OwnPortal extends OwnStatement {
-  /** As in the Bind; checked at the first Execute. */
-  readonly resultFormats: readonly number[];
-  /** Rows not yet fetched, and the tag; absent before the first Execute. */
-  progress: Progress | undefined;
-}
-
-interface Progress {
-  readonly rows: readonly Buffer[];
-  readonly tag: string;
-  fetched: number;
-}
-
 const flush = encodeFlush();
 
 const sync = 0x53; // S
@@ -60,12 +43,10 @@ export class ExtendedQuery {
   readonly #paired: PairedTransaction;
   readonly #columnsOf: (statement: Statement) => readonly Column[] | undefined;
   readonly #statements = new Map<ObjectName, OwnStatement>();
-  readonly #portals = new Map<ObjectName, OwnPortal>();
-  /** Prepared statements that control the transaction, and the portals made from them. */
+  /** Prepared statements that control the transaction. */
   readonly #controls = new Map<ObjectName, TransactionControl>();
-  readonly #controlPortals = new Map<ObjectName, TransactionControl>();
-  /** Portals that were made behind the first statement of ours in the transaction: what they are is known. */
-  readonly #knownPortals = new Set<ObjectName>();
+  /** Made from either; and those made behind the first statement of ours in the transaction: what they are is known. */
+  readonly #portals = new BoundPortals();
   /** True once a statement was prepared that looks like the end of a block by its tag and is none. */
   #hasMisleadingTags = false;
 
@@ -87,7 +68,7 @@ export class ExtendedQuery {
   }
 
   hasPortal(name: ObjectName): boolean {
-    return this.#portals.has(name);
+    return this.#portals.get(name)?.own !== undefined;
   }
 
   get hasControls(): boolean {
@@ -100,10 +81,10 @@ export class ExtendedQuery {
 
   /** True when Execute of this portal is not the upstream's alone. */
   mustRun(portal: ObjectName): boolean {
-    if (this.#portals.has(portal)) return true;
-    const control = this.#controlPortals.get(portal);
-    if (control !== undefined) return this.#paired.isOpen || hasMisleadingTag(control);
-    return this.#paired.isOpen && !this.#knownPortals.has(portal);
+    const known = this.#portals.get(portal);
+    if (known?.own !== undefined) return true;
+    if (known?.control !== undefined) return this.#paired.isOpen || hasMisleadingTag(known.control);
+    return this.#paired.isOpen && known === undefined;
   }
 
   /** True when the next Sync commits statements of ours: outside a transaction block, where a pipeline is one transaction. */
@@ -113,10 +94,8 @@ export class ExtendedQuery {
 
   /** ReadyForQuery has said that no transaction is open. */
   onTransactionEnd(): void {
-    this.#controlPortals.clear();
-    this.#knownPortals.clear();
     if (this.#portals.size === 0) return;
-    this.#portals.clear();
+    this.#portals.noteEnd(this.#relay.ledger.readyCount);
     this.#updateRelay();
   }
 
@@ -130,15 +109,12 @@ export class ExtendedQuery {
       if (error instanceof SqlError) return;
       throw error;
     }
-    const own = this.#statements.get(bind.statement);
-    this.#portals.delete(bind.portal);
-    this.#controlPortals.delete(bind.portal);
-    if (this.#paired.isOpen) this.#knownPortals.add(bind.portal);
+    const statement = this.#statements.get(bind.statement);
+    const own = statement && { ...statement, resultFormats: bind.resultFormats, progress: undefined };
     const control = this.#controls.get(bind.statement);
-    if (control !== undefined) this.#controlPortals.set(bind.portal, control);
-    if (own !== undefined) {
-      this.#portals.set(bind.portal, { ...own, resultFormats: bind.resultFormats, progress: undefined });
-    }
+    this.#portals.delete(bind.portal);
+    if (own !== undefined || control !== undefined || this.#paired.isOpen)
+      this.#portals.set(bind.portal, { own, control }, this.#relay.ledger.sentReadies);
     this.#updateRelay();
   }
 
@@ -197,9 +173,9 @@ export class ExtendedQuery {
     await this.#relay.settle();
     if (this.#isSkipping()) return;
     const portal = this.#portals.get(execute.portal);
-    if (portal !== undefined) await this.#executeOwn(execute, portal);
+    if (portal?.own !== undefined) await this.#executeOwn(execute, portal.own);
     else {
-      const control = this.#controlPortals.get(execute.portal) ?? (await this.#lookUp(execute.portal));
+      const control = portal === undefined ? await this.#lookUp(execute.portal) : portal.control;
       if (this.#isSkipping()) return;
       if (control === undefined) this.#relay.sendExtended(message);
       else await this.#executeControl(message, control);
@@ -267,10 +243,10 @@ export class ExtendedQuery {
   }
 
   async #lookUp(portal: ObjectName): Promise<TransactionControl | undefined> {
-    if (this.#knownPortals.has(portal) || this.#relay.ledger.status === "E") return undefined;
+    if (this.#relay.ledger.status === "E") return undefined;
     try {
       const control = await findPortalControl(lendConnection(this.#relay, "extended"), portal);
-      if (control === undefined) this.#knownPortals.add(portal);
+      if (control === undefined) this.#portals.set(portal, {}, this.#relay.ledger.sentReadies);
       return control;
     } catch (error) {
       await this.#fail(error);
@@ -325,7 +301,7 @@ export class ExtendedQuery {
     const { ledger } = this.#relay;
     if (control.kind === "savepoint" || control.kind === "release") return;
     // Portals end with their transaction.
-    if (control.kind === "commit" || control.kind === "rollback") this.#knownPortals.clear();
+    if (control.kind === "commit" || control.kind === "rollback") this.#portals.forgetOthers();
     const isOpen = control.kind === "begin" || hasMisleadingTag(control);
     ledger.status = isOpen ? "T" : "I";
   }

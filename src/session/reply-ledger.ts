@@ -57,6 +57,16 @@ export class ReplyLedger {
     return this.#count;
   }
 
+  /** How many messages that bring a ReadyForQuery were sent since the session began. */
+  get sentReadies(): number {
+    let unanswered = 0;
+    for (let index = 0; index < this.#count; index += 1) {
+      const entry = this.#at(index);
+      if (entry === owed.query || entry === owed.sync) unanswered += 1;
+    }
+    return this.readyCount + unanswered;
+  }
+
   /** True when extended-protocol messages were sent that no Sync has followed: an implicit transaction is open. */
   get hasUnsynced(): boolean {
     return this.#hasUnsynced;

@@ -238,3 +238,22 @@ test("a pipeline with a statement of ours cannot end in a FunctionCall", async (
   expect([errorOf(messages).get("C"), errorOf(messages).get("V")]).toEqual(["0A000", "FATAL"]);
   expect(await found()).toEqual({ rows: [], users: [] });
 });
+
+test("a prepared statement of ours that is bound ahead, behind the Sync of an earlier pipeline, is run", async () => {
+  await client.send(encodeParse("made", create()), sync);
+  await client.readReady();
+  await client.send(bind({ statement: "made" }), execute, sync, bind({ statement: "made" }), execute, sync);
+  expect(tagsOf(await client.readReady())).toEqual(["CREATE USER"]);
+  expect(errorOf(await client.readReady()).get("C")).toBe("42710");
+});
+
+test("rows of a statement of ours that is bound ahead come as often as it is bound", async () => {
+  await client.query(create());
+  await client.send(encodeParse("shown", "SHOW USERS"), sync);
+  await client.readReady();
+  const shown = [bind({ statement: "shown" }), execute, sync];
+  await client.send(...shown, ...shown, ...shown);
+  for (let answers = 0; answers < 3; answers += 1) {
+    expect(rowsOf(await client.readReady()).map(([user]) => user)).toContain(name);
+  }
+});
