@@ -1,26 +1,36 @@
 /** A transport on Node's stream handles: reads into our own buffers and writes straight to the handle. */
 
 import type { Socket } from "node:net";
+import { BufferViews } from "./buffer-views.ts";
 import { bufferBytes, type ReadBuffers } from "./read-buffers.ts";
 import type { StreamBinding, StreamHandle, WriteRequest } from "./stream-binding.ts";
 import { ignoreEvents, lingerMs, type Transport, type TransportHandler } from "./transport.ts";
 
-/** No stream machinery per chunk. */
+// One function for all handles: a closure for each would be one more thing to fetch per chunk.
+function onRead(this: StreamHandle): Buffer | undefined {
+  return this.reader?.onRead();
+}
+
+/**
+ * No stream machinery per chunk. What a chunk needs of a transport stands first, close together: with many sessions most of it
+ * has left the processor's caches since the last one.
+ */
 export class RawTransport implements Transport {
   handler: TransportHandler = ignoreEvents;
-  isLent = false;
-  readonly socket: Socket;
   readonly #handle: StreamHandle;
   readonly #binding: StreamBinding;
-  readonly #buffers: ReadBuffers;
-  readonly #socketOnRead: StreamHandle["onread"];
+  #buffer: Buffer;
   /** What it reads into while no bulk transfer is going on. */
   #own: Buffer;
-  #buffer: Buffer;
-  #spareRequest: WriteRequest | undefined;
-  #pendingWrites = 0;
-  #isReading = false;
   #isClosed = false;
+  #isReading = false;
+  #spareRequest: WriteRequest | undefined;
+  readonly #views = new BufferViews();
+  isLent = false;
+  readonly socket: Socket;
+  readonly #buffers: ReadBuffers;
+  readonly #socketOnRead: StreamHandle["onread"];
+  #pendingWrites = 0;
   #isEnding = false;
 
   constructor(socket: Socket, handle: StreamHandle, binding: StreamBinding, buffers: ReadBuffers) {
@@ -35,7 +45,8 @@ export class RawTransport implements Transport {
     socket.pause();
     handle.readStop();
     handle.useUserBuffer(this.#buffer);
-    handle.onread = () => this.#onRead();
+    handle.reader = this;
+    handle.onread = onRead;
     // The handle reports errors to us; the socket only reports those of its own destroy().
     socket.on("error", () => this.#finish());
   }
@@ -71,6 +82,12 @@ export class RawTransport implements Transport {
       return true;
     }
     this.#spareRequest = undefined;
+    this.#awaitCompletion(request, view);
+    return false;
+  }
+
+  // Apart from `write`, which would otherwise make what this closure closes over at every call.
+  #awaitCompletion(request: WriteRequest, view: Uint8Array): void {
     request.buffer = view;
     this.#pendingWrites += 1;
     request.oncomplete = (completion) => {
@@ -86,7 +103,10 @@ export class RawTransport implements Transport {
         else this.handler.onDrain();
       }
     };
-    return false;
+  }
+
+  forward(buffer: Buffer, start: number, end: number): boolean {
+    return this.write(this.#views.of(buffer, start, end));
   }
 
   end(): void {
@@ -125,7 +145,8 @@ export class RawTransport implements Transport {
     return this.socket;
   }
 
-  #onRead(): Buffer | undefined {
+  /** Called by the handle. @returns a buffer that it is to read into from now on */
+  onRead(): Buffer | undefined {
     const count = this.#binding.streamBaseState[this.#binding.kReadBytesOrError] ?? -1;
     if (count > 0) {
       const buffer = this.#buffer;

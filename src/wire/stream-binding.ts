@@ -4,12 +4,14 @@ import type { Socket } from "node:net";
 
 /** What is used of Node's stream handles (lib/internal/stream_base_commons.js, src/stream_base.cc). */
 export interface StreamHandle {
-  onread: ((arrayBuffer?: ArrayBuffer) => Buffer | undefined) | undefined;
+  onread: ((this: StreamHandle, arrayBuffer?: ArrayBuffer) => Buffer | undefined) | undefined;
   readStart(): number;
   readStop(): number;
   useUserBuffer(buffer: Uint8Array): void;
   writeBuffer(request: WriteRequest, buffer: Uint8Array): number;
   shutdown(request: ShutdownRequest): number;
+  /** Ours: whom `onread` belongs to. Node calls it with the handle as `this`, and so one function serves all handles. */
+  reader?: { onRead(): Buffer | undefined };
 }
 export interface WriteRequest {
   oncomplete: ((status: number) => void) | undefined;

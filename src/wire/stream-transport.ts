@@ -47,6 +47,10 @@ export class StreamTransport implements Transport {
     return this.socket.write(mustCopy ? Buffer.from(view) : view);
   }
 
+  forward(buffer: Buffer, start: number, end: number): boolean {
+    return this.write(buffer.subarray(start, end));
+  }
+
   end(): void {
     if (this.#isClosed) return;
     this.handler = { onData() {}, onDrain() {}, onEnd: () => this.close() };

@@ -33,6 +33,8 @@ export interface Transport {
   stop(): void;
   /** True: taken whole. False: queued; see `onData` for the bytes' life, and `onDrain`. */
   write(view: Uint8Array): boolean;
+  /** As `write`, for `[start, end)` of another transport's read buffer: nothing is made for what has often the same bounds. */
+  forward(buffer: Buffer, start: number, end: number): boolean;
   /** Flushes, then closes the sending side, then closes; for a last message that should be read. */
   end(): void;
   /** Closes at once; calls no handler. */

@@ -42,6 +42,9 @@ class AnsweringTransport implements Transport {
     queueMicrotask(() => this.handler.onData(answer, 0, answer.length));
     return true;
   }
+  forward(): never {
+    throw new Error("not used");
+  }
   end(): void {
     this.close();
   }
