@@ -6,6 +6,7 @@
 import { SqlError } from "../errors/sql-error.ts";
 import { type FramerVisitor, MessageFramer, type Verdict, verdicts } from "../wire/framer.ts";
 import { maxMessageBytes } from "../wire/limits.ts";
+import type { TransportHandler } from "../wire/transport.ts";
 import {
   clientTable,
   clientTableInCopy,
@@ -29,9 +30,11 @@ export interface ClientStreamListener extends Pick<RelayListener, "onFailure" | 
   /** A message that was taken has been handled. */
   onHandled(): void;
   onTerminate(): void;
+  /** It has closed the connection, or broken it. */
+  onGone(): void;
 }
 
-export class ClientStream implements FramerVisitor {
+export class ClientStream implements TransportHandler, FramerVisitor {
   readonly framer: MessageFramer;
   readonly #ledger: ReplyLedger;
   readonly #transports: RelayTransports;
@@ -68,6 +71,11 @@ export class ClientStream implements FramerVisitor {
   /** True while a message that was taken is handled. */
   get isHandling(): boolean {
     return this.#isHandling;
+  }
+
+  /** True while nothing has to be remembered of a transaction: no message is handled, and no Bind is looked at. */
+  get isPlain(): boolean {
+    return this.#table === clientTable && !this.#isHandling;
   }
 
   /** Of the message that is handled. */
@@ -113,11 +121,6 @@ export class ClientStream implements FramerVisitor {
     if (!this.#ledger.isCopyingIn) this.#transports.client.stop();
   }
 
-  /** To be called when a chunk has been framed. */
-  holdBack(): void {
-    if (this.#hasSentEnough()) this.#transports.client.stop();
-  }
-
   /** The upstream has taken everything, or a message has been handled. */
   resume(): void {
     if (!this.#transports.mayReadClient) return;
@@ -136,6 +139,26 @@ export class ClientStream implements FramerVisitor {
   onExchangeEnd(): void {
     this.framer.table = this.#table;
     this.framer.pause();
+  }
+
+  // ---- for the transport
+
+  onData(buffer: Buffer, start: number, end: number): void {
+    try {
+      this.framer.push(buffer, start, end);
+    } catch (error) {
+      // An error while framing must end this session and no other.
+      if (!this.#transports.isStopped) this.#listener.onFailure(error);
+    }
+    if (this.#hasSentEnough()) this.#transports.client.stop();
+  }
+
+  onDrain(): void {
+    this.#transports.onClientDrained();
+  }
+
+  onEnd(): void {
+    this.#listener.onGone();
   }
 
   // ---- for the framer
@@ -185,12 +208,13 @@ export class ClientStream implements FramerVisitor {
       return;
     }
     this.#isHandling = true;
+    this.#upstream.isEndAwaited = true;
     if (this.#handling?.signal.aborted === true) this.#handling = undefined;
     void this.#handle(type, message);
   }
 
   onForward(buffer: Buffer, start: number, end: number): void {
-    this.#transports.writeUpstream(buffer.subarray(start, end));
+    this.#transports.forwardUpstream(buffer, start, end);
   }
 
   onViolation(type: number, length: number): void {
@@ -254,5 +278,6 @@ export class ClientStream implements FramerVisitor {
     else if (this.#isWatchingTransaction) this.#table = clientTableInTransaction;
     else this.#table = this.#hasOwn ? clientTableWithOwn : clientTable;
     this.framer.table = this.#table;
+    if (this.#table !== clientTable) this.#upstream.isEndAwaited = true;
   }
 }

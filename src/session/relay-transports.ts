@@ -45,6 +45,17 @@ export class RelayTransports {
     if (!this.upstream.write(view)) this.#blockClient();
   }
 
+  /** As `writeToClient`, of a read buffer. */
+  forwardToClient(buffer: Buffer, start: number, end: number): void {
+    if (this.#isAbandoned) return;
+    if (!this.client.forward(buffer, start, end)) this.#blockUpstream();
+  }
+
+  /** As `writeUpstream`, of a read buffer. */
+  forwardUpstream(buffer: Buffer, start: number, end: number): void {
+    if (!this.upstream.forward(buffer, start, end)) this.#blockClient();
+  }
+
   /** The client has taken everything; the upstream is read again. */
   onClientDrained(): void {
     if (this.#isUpstreamBlocked) this.#unblockUpstream();

@@ -6,8 +6,7 @@
 
 import { SqlError } from "../errors/sql-error.ts";
 import type { UpstreamConnection } from "../upstream/upstream-connection.ts";
-import type { MessageFramer } from "../wire/framer.ts";
-import type { Transport, TransportHandler } from "../wire/transport.ts";
+import type { Transport } from "../wire/transport.ts";
 import { ClientStream } from "./client-stream.ts";
 import { HeldCommit } from "./held-commit.ts";
 import type { CommitHold, Interceptor, RelayListener, ReplyDecision } from "./relay-contracts.ts";
@@ -22,6 +21,7 @@ type OnReply = (type: string, body: Buffer) => ReplyDecision;
 export class Relay {
   readonly client: Transport;
   readonly connection: UpstreamConnection;
+  readonly interceptor: Interceptor;
   readonly ledger = new ReplyLedger();
   readonly #listener: RelayListener;
   readonly #transports: RelayTransports;
@@ -29,28 +29,38 @@ export class Relay {
   readonly #fromUpstream: UpstreamStream;
   readonly #commit: HeldCommit;
 
+  /** @param makeInterceptor called once, with a relay that is not to be used before it is started */
   constructor(
     client: Transport,
     connection: UpstreamConnection,
-    interceptor: Interceptor,
+    makeInterceptor: (relay: Relay) => Interceptor,
     listener: RelayListener,
   ) {
     this.client = client;
     this.connection = connection;
+    this.interceptor = makeInterceptor(this);
     this.#listener = listener;
     this.#transports = new RelayTransports(client, connection.transport);
     this.#commit = new HeldCommit((error) => listener.onFailure(error));
     this.#fromUpstream = new UpstreamStream(connection, this.ledger, this.#transports, {
-      onTransactionEnd: () => interceptor.onTransactionEnd(),
+      onTransactionEnd: () => {
+        this.interceptor.onTransactionEnd();
+        if (this.#fromClient.isPlain) this.#fromUpstream.isEndAwaited = false;
+      },
       onReset: () => {
         this.areClaimsDue = true;
       },
       onCopyIn: (isOwn) => this.#noteCopyIn(isOwn),
       onExchangeEnd: () => this.#fromClient.onExchangeEnd(),
       onAnswered: () => this.#tellReady(),
-      onViolation: () => this.#violate("the upstream server broke the protocol"),
+      onDrained: () => this.#fromClient.resume(),
+      onFailure: (error) => listener.onFailure(error),
+      onGone: () => {
+        this.stop();
+        listener.onUpstreamGone();
+      },
     });
-    this.#fromClient = new ClientStream(this.ledger, this.#transports, this.#fromUpstream, interceptor, {
+    this.#fromClient = new ClientStream(this.ledger, this.#transports, this.#fromUpstream, this.interceptor, {
       onFailure: (error) => listener.onFailure(error),
       onClaimsDue: () => listener.onClaimsDue(),
       onHandled: () => this.#tellReady(),
@@ -58,16 +68,20 @@ export class Relay {
         this.stop();
         listener.onClientGone();
       },
+      onGone: () => {
+        if (this.#commit.ended === undefined) this.stop();
+        listener.onClientGone();
+      },
     });
   }
 
   /** Begins to relay; `early` is what the client had sent before. */
   start(early: Buffer): void {
-    this.client.handler = this.#clientHandler;
-    this.#transports.upstream.handler = this.#upstreamHandler;
+    this.client.handler = this.#fromClient;
+    this.#transports.upstream.handler = this.#fromUpstream;
     this.#transports.upstream.start();
     this.client.start();
-    if (early.length > 0) this.#clientHandler.onData(early, 0, early.length);
+    if (early.length > 0) this.#fromClient.onData(early, 0, early.length);
   }
 
   /** Ends relaying; neither side is read any more. */
@@ -251,47 +265,15 @@ export class Relay {
     if (isOwn) this.#fromClient.admitCopyData();
     else if (this.#fromClient.isHandling && !this.ledger.isCopyEndedAhead) {
       // What was taken from the stream stands where the data belong: neither side would ever go on.
-      this.#violate("unexpected message during COPY from stdin");
+      this.#listener.onFailure(
+        new SqlError("protocol_violation", "unexpected message during COPY from stdin", {
+          severity: "FATAL",
+        }),
+      );
     } else this.ledger.noteCopyIn();
   }
 
   #tellReady(): void {
     if (this.#fromUpstream.isWatched && !this.isStopped && this.isSettled) this.#listener.onReady();
   }
-
-  #violate(message: string): void {
-    this.#listener.onFailure(new SqlError("protocol_violation", message, { severity: "FATAL" }));
-  }
-
-  // An error while framing must end this session and no other.
-  #push(framer: MessageFramer, buffer: Buffer, start: number, end: number): void {
-    try {
-      framer.push(buffer, start, end);
-    } catch (error) {
-      if (!this.isStopped) this.#listener.onFailure(error);
-    }
-  }
-
-  readonly #clientHandler: TransportHandler = {
-    onData: (buffer, start, end) => {
-      this.#push(this.#fromClient.framer, buffer, start, end);
-      this.#fromClient.holdBack();
-    },
-    onDrain: () => this.#transports.onClientDrained(),
-    onEnd: () => {
-      if (this.#commit.ended === undefined) this.stop();
-      this.#listener.onClientGone();
-    },
-  };
-
-  readonly #upstreamHandler: TransportHandler = {
-    onData: (buffer, start, end) => this.#push(this.#fromUpstream.framer, buffer, start, end),
-    onDrain: () => {
-      if (this.#transports.onUpstreamDrained()) this.#fromClient.resume();
-    },
-    onEnd: () => {
-      this.stop();
-      this.#listener.onUpstreamGone();
-    },
-  };
 }

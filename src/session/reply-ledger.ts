@@ -4,6 +4,7 @@
  */
 
 import type { TransactionStatus } from "../wire/backend-message.ts";
+import { ByteQueue } from "./byte-queue.ts";
 
 const letter = {
   query: 0x51, // Q
@@ -19,29 +20,39 @@ const letter = {
 /** Replies that each answer exactly one extended-protocol message; T and n answer Describe. */
 export const countedReplies = "123CIsTn";
 
-/** What a message that was sent is owed. */
+/** What a message that was sent is owed; two bits. */
 const owed = {
+  /** CopyDone or CopyFail that was sent before the upstream asked for data: nothing. */
+  copyEnd: 0,
   /** Query and FunctionCall: any replies, then ReadyForQuery. */
   query: 1,
   /** Parse, Bind, Describe, Execute, Close: one reply. */
   reply: 2,
   /** Sync: ReadyForQuery. */
   sync: 3,
-  /** CopyDone or CopyFail that was sent before the upstream asked for data: nothing. */
-  copyEnd: 4,
 } as const;
 
-const smallestQueue = 16;
+const entryBits = 2;
+const entryMask = 3;
+/** Entries that one number holds: as many as fit into the 31 bits that V8 keeps in place. */
+const nearEntries = 15;
+
+function isReadyOwed(entry: number): boolean {
+  return entry === owed.query || entry === owed.sync;
+}
 
 export class ReplyLedger {
   /** As of the last ReadyForQuery, and of what was answered since: in a pipeline blocks begin and end without one. */
   status: TransactionStatus = "I";
   /** ReadyForQuery messages seen: a session is idle as long as it does not move. */
   readyCount = 0;
-  // A ring: `#count` entries from `#head` on.
-  #queue = new Uint8Array(smallestQueue);
-  #head = 0;
+  /** How many messages that bring one were sent: `readyCount` when all of them have been answered. */
+  sentReadies = 0;
   #count = 0;
+  /** The first entries, the lowest bits first: seldom there are more, and an array would be one more thing to fetch. */
+  #near = 0;
+  /** The entries behind them. */
+  #far: ByteQueue | undefined;
   #isSkipping = false;
   #isCopyingIn = false;
   #hasUnsynced = false;
@@ -55,16 +66,6 @@ export class ReplyLedger {
   /** How many messages are not answered. */
   get outstanding(): number {
     return this.#count;
-  }
-
-  /** How many messages that bring a ReadyForQuery were sent since the session began. */
-  get sentReadies(): number {
-    let unanswered = 0;
-    for (let index = 0; index < this.#count; index += 1) {
-      const entry = this.#at(index);
-      if (entry === owed.query || entry === owed.sync) unanswered += 1;
-    }
-    return this.readyCount + unanswered;
   }
 
   /** True when extended-protocol messages were sent that no Sync has followed: an implicit transaction is open. */
@@ -148,17 +149,17 @@ export class ReplyLedger {
 
   /** CopyInResponse: what was sent behind the copy's own message is taken for its data. */
   noteCopyIn(): void {
-    const kept: number[] = [];
-    let isEnded = false;
-    for (let index = 1; index < this.#count; index += 1) {
-      const entry = this.#at(index);
-      // The server ignores Sync while it copies in. Anything else but data is an error that uses that message up.
-      if (isEnded) kept.push(entry);
-      else if (entry !== owed.sync) isEnded = true;
-    }
+    const behind: number[] = [];
+    for (let entry = this.#at(1); entry !== undefined; entry = this.#at(behind.length + 1))
+      behind.push(entry);
+    // The server ignores Sync while it copies in. Anything else but data is an error that uses that message up.
+    const end = behind.findIndex((entry) => entry !== owed.sync);
     this.#count = Math.min(this.#count, 1);
-    for (const entry of kept) this.#push(entry);
-    this.#isCopyingIn = !isEnded;
+    this.#near &= entryMask;
+    this.#far = undefined;
+    this.sentReadies -= behind.filter(isReadyOwed).length;
+    if (end !== -1) for (const entry of behind.slice(end + 1)) this.#push(entry);
+    this.#isCopyingIn = end === -1;
   }
 
   noteReady(status: TransactionStatus): void {
@@ -184,31 +185,31 @@ export class ReplyLedger {
     this.#isCopyingIn = false;
   }
 
-  #at(index: number): number {
-    if (index >= this.#count) return 0;
-    return this.#queue[(this.#head + index) & (this.#queue.length - 1)] ?? 0;
+  /** @returns undefined behind the last one */
+  #at(index: number): number | undefined {
+    if (index >= this.#count) return undefined;
+    if (index < nearEntries) return (this.#near >>> (index * entryBits)) & entryMask;
+    return this.#far?.at(index - nearEntries);
   }
 
   /** The first message has been answered, and with it the ends of copies behind it that never began. */
   #shift(): void {
     do {
       if (this.#count === 0) return;
-      this.#head = (this.#head + 1) & (this.#queue.length - 1);
+      this.#near >>>= entryBits;
+      const next = this.#count > nearEntries ? this.#far?.shift() : undefined;
+      if (next !== undefined) this.#near |= next << ((nearEntries - 1) * entryBits);
       this.#count -= 1;
     } while (this.#at(0) === owed.copyEnd);
   }
 
   #push(entry: number): void {
-    if (this.#count === this.#queue.length) this.#grow();
-    this.#queue[(this.#head + this.#count) & (this.#queue.length - 1)] = entry;
+    if (this.#count < nearEntries) this.#near |= entry << (this.#count * entryBits);
+    else {
+      this.#far ??= new ByteQueue();
+      this.#far.push(entry);
+    }
     this.#count += 1;
-  }
-
-  // A power of two, so that positions wrap by a mask.
-  #grow(): void {
-    const larger = new Uint8Array(this.#queue.length * 2);
-    for (let index = 0; index < this.#count; index += 1) larger[index] = this.#at(index);
-    this.#queue = larger;
-    this.#head = 0;
+    if (isReadyOwed(entry)) this.sentReadies += 1;
   }
 }

@@ -18,7 +18,6 @@ import type { Transport } from "../wire/transport.ts";
 import { cancelKeyBytes } from "./cancel-registry.ts";
 import { StatementInterceptor } from "./interceptor.ts";
 import { Relay } from "./relay.ts";
-import type { Interceptor } from "./relay-contracts.ts";
 import type { SessionServices } from "./services.ts";
 import { SessionClaims } from "./session-claims.ts";
 import { StatementRunner } from "./statement-runner.ts";
@@ -39,7 +38,6 @@ export class Session implements ManagedSession {
   #ticket: Ticket | undefined;
   #lease: Lease | undefined;
   #relay: Relay | undefined;
-  #interceptor: Interceptor | undefined;
   #claims: SessionClaims | undefined;
   #unregisterCancel: (() => void) | undefined;
   #ending: { readonly error: SqlError; readonly mode: EndingMode } | undefined;
@@ -174,19 +172,14 @@ export class Session implements ManagedSession {
       },
       this.#log,
     );
-    // The two know each other; the relay does not call before it is started.
-    const interceptor: { current: Interceptor | undefined } = { current: undefined };
+    const paired = new PairedTransaction(() => this.#services.executor.beginTransaction(lease.connection));
     const relay = new Relay(
       this.#client,
       lease.connection,
-      {
-        inspect: (type, buffer, start, end) => interceptor.current?.inspect(type, buffer, start, end) ?? 0,
-        beginsAsOwn: (type, buffer, start, end) =>
-          interceptor.current?.beginsAsOwn(type, buffer, start, end) ?? false,
-        handle: async (type, message) => interceptor.current?.handle(type, message),
-        onTransactionEnd: () => interceptor.current?.onTransactionEnd(),
-        close: () => interceptor.current?.close(),
-      },
+      (intercepted) =>
+        new StatementInterceptor(intercepted, runner, paired, this.#services.columnsOf, (names) =>
+          this.#services.databaseRelease.request(identity.role, names),
+        ),
       {
         onClientGone: () => this.leave(),
         onUpstreamGone: () => this.#onUpstreamGone(),
@@ -198,11 +191,6 @@ export class Session implements ManagedSession {
         },
       },
     );
-    const paired = new PairedTransaction(() => this.#services.executor.beginTransaction(lease.connection));
-    interceptor.current = new StatementInterceptor(relay, runner, paired, this.#services.columnsOf, (names) =>
-      this.#services.databaseRelease.request(identity.role, names),
-    );
-    this.#interceptor = interceptor.current;
     return relay;
   }
 
@@ -239,7 +227,7 @@ export class Session implements ManagedSession {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#unregisterCancel?.();
-    this.#interceptor?.close();
+    this.#relay?.interceptor.close();
     this.#claims?.close();
     const relay = this.#relay;
     const lease = this.#lease;

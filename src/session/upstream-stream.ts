@@ -3,6 +3,7 @@
  * that answer the front-end itself.
  */
 
+import { SqlError } from "../errors/sql-error.ts";
 import { noteParameterStatus, type UpstreamConnection } from "../upstream/upstream-connection.ts";
 import {
   type ActionTable,
@@ -12,6 +13,7 @@ import {
   verdicts,
 } from "../wire/framer.ts";
 import { encodeFlush } from "../wire/frontend-message-encoding.ts";
+import type { TransportHandler } from "../wire/transport.ts";
 import { meaningOfTag } from "./command-tags.ts";
 import {
   framerLimits,
@@ -20,7 +22,7 @@ import {
   upstreamTableInExchange,
   upstreamTableInOwnQuery,
 } from "./message-tables.ts";
-import type { ReplyDecision } from "./relay-contracts.ts";
+import type { RelayListener, ReplyDecision } from "./relay-contracts.ts";
 import type { RelayTransports } from "./relay-transports.ts";
 import type { ReplyLedger } from "./reply-ledger.ts";
 
@@ -49,8 +51,8 @@ interface Exchange {
 }
 
 /** What concerns the rest of the relay. */
-export interface UpstreamStreamListener {
-  /** ReadyForQuery outside a transaction. */
+export interface UpstreamStreamListener extends Pick<RelayListener, "onFailure"> {
+  /** ReadyForQuery outside a transaction; called only while `isEndAwaited`. */
   onTransactionEnd(): void;
   /** The session's settings may have been reset. */
   onReset(): void;
@@ -59,13 +61,18 @@ export interface UpstreamStreamListener {
   onExchangeEnd(): void;
   /** Something was answered; called only while `isWatched`. */
   onAnswered(): void;
-  onViolation(): void;
+  /** The upstream has taken everything, and the client had been stopped for it. */
+  onDrained(): void;
+  /** The upstream has closed the connection, or broken it. */
+  onGone(): void;
 }
 
-export class UpstreamStream implements FramerVisitor {
+export class UpstreamStream implements TransportHandler, FramerVisitor {
   /** True once the client has been told by the upstream itself why the session ends. */
   hasSeenFatal = false;
   isWatched = false;
+  /** True while something waits for the end of the client's transaction: most sessions never run a statement of ours. */
+  isEndAwaited = false;
   readonly framer: MessageFramer;
   readonly #connection: UpstreamConnection;
   readonly #ledger: ReplyLedger;
@@ -157,6 +164,25 @@ export class UpstreamStream implements FramerVisitor {
     });
   }
 
+  // ---- for the transport
+
+  onData(buffer: Buffer, start: number, end: number): void {
+    try {
+      this.framer.push(buffer, start, end);
+    } catch (error) {
+      // An error while framing must end this session and no other.
+      if (!this.#transports.isStopped) this.#listener.onFailure(error);
+    }
+  }
+
+  onDrain(): void {
+    if (this.#transports.onUpstreamDrained()) this.#listener.onDrained();
+  }
+
+  onEnd(): void {
+    this.#listener.onGone();
+  }
+
   // ---- for the framer
 
   onInspect(type: number, buffer: Buffer, start: number, end: number): Verdict {
@@ -188,11 +214,13 @@ export class UpstreamStream implements FramerVisitor {
   }
 
   onForward(buffer: Buffer, start: number, end: number): void {
-    this.#transports.writeToClient(buffer.subarray(start, end));
+    this.#transports.forwardToClient(buffer, start, end);
   }
 
   onViolation(): void {
-    this.#listener.onViolation();
+    this.#listener.onFailure(
+      new SqlError("protocol_violation", "the upstream server broke the protocol", { severity: "FATAL" }),
+    );
   }
 
   // ----
@@ -221,7 +249,9 @@ export class UpstreamStream implements FramerVisitor {
   }
 
   #noteTag(buffer: Buffer, start: number, end: number): void {
-    switch (meaningOfTag(buffer, start, end)) {
+    const meaning = meaningOfTag(buffer, start, end);
+    if (meaning === undefined) return;
+    switch (meaning) {
       case "reset":
         this.#listener.onReset();
         return;
@@ -230,9 +260,6 @@ export class UpstreamStream implements FramerVisitor {
         return;
       case "end":
         this.#ledger.status = "I";
-        return;
-      default:
-        return;
     }
   }
 
@@ -240,7 +267,7 @@ export class UpstreamStream implements FramerVisitor {
     this.#ledger.noteReady(
       transaction === status.idle ? "I" : transaction === status.inTransaction ? "T" : "E",
     );
-    if (transaction === status.idle) this.#listener.onTransactionEnd();
+    if (this.isEndAwaited && transaction === status.idle) this.#listener.onTransactionEnd();
     this.#noteAnswered();
   }
 
