@@ -5,7 +5,8 @@ import { parseArgs } from "node:util";
 export const usage = `usage: npm run bench -- [option ...]
 
   --only SECTION,...        idle, copy, pgbench, churn, http, logins, tls (default: all, in this order)
-  --targets NAME,...        direct, pgbouncer, nodedb (default: all, in this order)
+  --targets NAME,...        direct, pgbouncer, relay, nodedb (default: all, in this order);
+                            relay: passes bytes on Node's handles and looks at none, section pgbench only
   --rounds N                times that every target is measured (3)
   --seconds N               length of one pgbench run (5)
   --clients N,...           client counts of the sections pgbench, http and tls (1,8,32)
@@ -28,7 +29,7 @@ export const usage = `usage: npm run bench -- [option ...]
 const sections = ["idle", "copy", "pgbench", "churn", "http", "logins", "tls"] as const;
 export type Section = (typeof sections)[number];
 
-const targetNames = ["direct", "pgbouncer", "nodedb"] as const;
+const targetNames = ["direct", "pgbouncer", "relay", "nodedb"] as const;
 export type TargetName = (typeof targetNames)[number];
 
 const queryModes = ["simple", "extended", "prepared"] as const;

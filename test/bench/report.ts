@@ -77,12 +77,17 @@ function pgbenchTable(samples: readonly PgbenchSample[]): string[] {
       fixed(medianRatio(own, "nodedb", "direct", tps), 2),
       fixed(medianRatio(own, "nodedb", "pgbouncer", tps), 2),
       fixed(medianOf(own, "pgbouncer", cpu), 1),
+      fixed(medianOf(own, "relay", cpu), 1),
       fixed(medianOf(own, "nodedb", cpu), 1),
       fixed(medianRatio(own, "nodedb", "pgbouncer", cpu), 2),
+      fixed(medianRatio(own, "nodedb", "relay", cpu), 2),
     ];
   });
   return section("pgbench: transactions per second (tps), and CPU time of the proxy per transaction (µs)", [
-    ["workload, clients", "direct", "pgbouncer", "nodedb", "n/d", "n/p", "µs pgb.", "µs nodedb", "n/p"],
+    [
+      ...["workload, clients", "direct", "pgbouncer", "nodedb", "n/d", "n/p"],
+      ...["µs pgb.", "µs relay", "µs nodedb", "n/p", "n/r"],
+    ],
     ...rows,
   ]);
 }

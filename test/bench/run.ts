@@ -18,6 +18,7 @@ import type { CopySample, Measurements, PgbenchSample } from "./measurements.ts"
 import { type PgbenchLoad, runPgbench } from "./pgbench.ts";
 import { startPgBouncer } from "./pgbouncer.ts";
 import { database, startPostgresServer } from "./postgres-server.ts";
+import { startBareRelay } from "./relay.ts";
 import { formatReport } from "./report.ts";
 import { directTarget, type Target, type TlsFiles } from "./targets.ts";
 
@@ -72,6 +73,7 @@ async function measureAll(options: BenchOptions, cleanups: Cleanup[]): Promise<M
   const startTarget = {
     direct: async () => directTarget(server, directPassword, database),
     pgbouncer: (tls?: TlsFiles) => startPgBouncer(workDir, runAs, options, server, directPassword, tls),
+    relay: () => startBareRelay(workDir, server, directPassword),
     nodedb: (tls?: TlsFiles) => startFrontEnd(workDir, options, server, passwords, tls),
   };
   const measurements: Measurements = {
@@ -93,6 +95,7 @@ async function measureAll(options: BenchOptions, cleanups: Cleanup[]): Promise<M
     cleanups.push(stopTargets);
     const tls = section === "tls" ? await makeServerCertificate(workDir) : undefined;
     for (const name of options.targets) {
+      if (name === "relay" && section !== "pgbench") continue;
       if (tls === undefined || name !== "direct") targets.push(await startTarget[name](tls));
     }
     for (const target of targets) measurements.environment[target.name] = target.version;
