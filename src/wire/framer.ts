@@ -62,6 +62,12 @@ const headerBytes = 5;
 const oversizedPrefixBytes = 4096;
 const smallestStash = 1024;
 
+// As Buffer.readInt32BE, which checks what is checked already, for every message: a third of what framing costs.
+function int32At(buffer: Buffer, position: number): number {
+  const high = ((buffer[position] ?? 0) << 8) | (buffer[position + 1] ?? 0);
+  return (high << 16) | ((buffer[position + 2] ?? 0) << 8) | (buffer[position + 3] ?? 0);
+}
+
 /**
  * One direction of one connection. Its state between chunks is the number of bytes that the current
  * message still has to pass, or the beginning of a message that could not be decided yet.
@@ -163,7 +169,7 @@ export class MessageFramer {
     }
     while (end - position >= headerBytes) {
       const type = buffer[position] ?? 0;
-      const length = buffer.readInt32BE(position + 1);
+      const length = int32At(buffer, position + 1);
       let action = this.table[type];
       if (action === actions.refuse || length < 4 || length > this.#limits.maxMessageBytes) {
         this.#isBroken = true;
