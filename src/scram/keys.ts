@@ -1,6 +1,6 @@
 /** The keys of SCRAM-SHA-256 and what is computed from them (RFC 5802 section 3, RFC 7677). */
 
-import { createHmac, hash, pbkdf2, pbkdf2Sync } from "node:crypto";
+import { hash, pbkdf2, pbkdf2Sync } from "node:crypto";
 import { promisify } from "node:util";
 import { preparePassword } from "./saslprep.ts";
 
@@ -13,8 +13,25 @@ export interface ScramKeys {
   readonly serverKey: Buffer;
 }
 
+/** Block of SHA-256, in bytes, and what a key is padded with for the two hashes (RFC 2104 section 2). */
+const blockBytes = 64;
+const innerPad = 0x36;
+const outerPad = 0x5c;
+
+/** HMAC-SHA-256 (RFC 2104). As two hashes in one call each: a login needs a dozen, and an Hmac object costs twice as much. */
 export function hmac(key: Buffer, data: Buffer | string): Buffer {
-  return createHmac("sha256", key).update(data).digest();
+  const short = key.length > blockBytes ? hash("sha256", key, "buffer") : key;
+  const bytes = typeof data === "string" ? Buffer.from(data, "utf8") : data;
+  const inner = Buffer.alloc(blockBytes + bytes.length, innerPad);
+  const outer = Buffer.alloc(blockBytes + keyBytes, outerPad);
+  for (let index = 0; index < short.length; index += 1) {
+    const byte = short[index] ?? 0;
+    inner[index] = byte ^ innerPad;
+    outer[index] = byte ^ outerPad;
+  }
+  bytes.copy(inner, blockBytes);
+  hash("sha256", inner, "buffer").copy(outer, blockBytes);
+  return hash("sha256", outer, "buffer");
 }
 
 /** StoredKey = H(ClientKey) */
