@@ -90,6 +90,7 @@ export class ClaimsPublisher {
     const { calls, dueAtMs } = this.messagesFor(connection, target);
     await callFunctions(connection, calls);
     connection.claimsDueAtMs = dueAtMs;
+    connection.toldClaims = { calls, dueAtMs, expiresAtMs: target.expiresAt?.getTime() };
   }
 
   /**
@@ -99,6 +100,7 @@ export class ClaimsPublisher {
    */
   async withdraw(connection: UpstreamConnection, database: string): Promise<void> {
     const { processId, clientPort = null } = connection;
+    connection.toldClaims = undefined;
     const untilMs = this.#now();
     await this.#options.withdraw(database, {
       processId,

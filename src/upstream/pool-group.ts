@@ -1,6 +1,6 @@
 /** The pooled connections of one identity, with the same claims, to one database. */
 
-import type { UpstreamConnection } from "./upstream-connection.ts";
+import type { ToldClaims, UpstreamConnection } from "./upstream-connection.ts";
 import type { UpstreamTarget } from "./upstream-target.ts";
 
 /** One connection of a pool. */
@@ -11,6 +11,8 @@ export interface PoolEntry {
   /** The group's when the connection was asked for. */
   readonly generation: number;
   idleSinceMs: number;
+  /** What it was told when it came back; absent when the next session's claims are still to be told. */
+  carried?: ToldClaims | undefined;
 }
 
 /** CREATE DATABASE copies one of these unless told otherwise, which nobody may be connected to then. */

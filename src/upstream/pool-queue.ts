@@ -10,7 +10,7 @@ export interface Waiter {
   readonly target: UpstreamTarget;
   readonly group: PoolGroup;
   readonly parametersKey: string;
-  readonly timer: NodeJS.Timeout;
+  timer: NodeJS.Timeout | undefined;
   isSettled: boolean;
   readonly resolve: (lease: Lease) => void;
   readonly reject: (error: unknown) => void;
@@ -32,11 +32,9 @@ export class PoolQueue {
     return this.#waiters.some((waiter) => waiter.group === group);
   }
 
-  /** @param timeoutMs then `reject` is called with SqlError too_many_connections */
   join(
     target: UpstreamTarget,
     group: PoolGroup,
-    timeoutMs: number,
     resolve: (lease: Lease) => void,
     reject: (error: unknown) => void,
   ): Waiter {
@@ -44,13 +42,19 @@ export class PoolQueue {
       target,
       group,
       parametersKey: keyOfParameters(target.parameters),
-      timer: setTimeout(() => this.leave(waiter, queueTimeoutError()), timeoutMs),
+      timer: undefined,
       isSettled: false,
       resolve,
       reject,
     };
     this.#waiters.push(waiter);
     return waiter;
+  }
+
+  /** Refuses who then still waits, with SqlError too_many_connections. */
+  limit(waiter: Waiter, timeoutMs: number): void {
+    if (waiter.isSettled) return;
+    waiter.timer = setTimeout(() => this.leave(waiter, queueTimeoutError()), timeoutMs);
   }
 
   /** Refuses whoever still waits; no effect on who does not. */

@@ -10,6 +10,7 @@ import { Conversation } from "./conversation.ts";
 import type { Lease, Ticket } from "./lease.ts";
 import { keyOfGroup, type PoolEntry, PoolGroup } from "./pool-group.ts";
 import { PoolQueue, type Waiter } from "./pool-queue.ts";
+import { carriesClaimsFor, claimsToRepeat } from "./repeated-claims.ts";
 import { resetConnection } from "./reset.ts";
 import { noteParameterStatus, type UpstreamConnection } from "./upstream-connection.ts";
 import type { UpstreamTarget } from "./upstream-target.ts";
@@ -81,8 +82,9 @@ export class UpstreamPool {
         this.#onLease(performance.now() - askedAtMs);
         resolve(granted);
       };
-      waiter = this.#queue.join(target, group, this.#settings.queueTimeoutMs, onGranted, reject);
+      waiter = this.#queue.join(target, group, onGranted, reject);
       this.#serveQueue();
+      this.#queue.limit(waiter, this.#settings.queueTimeoutMs);
     });
     return {
       lease,
@@ -208,7 +210,7 @@ export class UpstreamPool {
 
   async #reuseFor(waiter: Waiter, entry: PoolEntry): Promise<void> {
     try {
-      await this.#publish(entry.connection, waiter.target);
+      if (!carriesClaimsFor(entry, waiter.target)) await this.#publish(entry.connection, waiter.target);
     } catch {
       // It has broken while it was idle, or is not in the state that it was taken to be in.
       entry.connection.transport.close();
@@ -268,12 +270,16 @@ export class UpstreamPool {
     const { connection, group } = entry;
     // A cancel that is still on its way must have hit before anybody else can be hit.
     await Promise.all(connection.cancels);
-    const isKept = this.#mayKeep(entry) && !this.#isTooOld(entry) && (await resetConnection(connection));
+    const carried = claimsToRepeat(connection);
+    const isKept =
+      this.#mayKeep(entry) && !this.#isTooOld(entry) && (await resetConnection(connection, carried?.calls));
     if (!isKept || !connection.isReusable || !this.#mayKeep(entry)) {
       connection.transport.close();
       this.#forget(group);
     } else {
       entry.idleSinceMs = Date.now();
+      entry.carried = carried;
+      if (carried !== undefined) connection.claimsDueAtMs = carried.dueAtMs;
       group.idle.push(entry);
       this.#watchIdle(entry);
     }

@@ -3,6 +3,16 @@
 import { decodeParameterStatus } from "../wire/backend-message-decoding.ts";
 import type { Transport } from "../wire/transport.ts";
 
+/** How a connection was told its claims, to be told them again after a reset. */
+export interface ToldClaims {
+  /** Encoded FunctionCall messages. */
+  readonly calls: readonly Buffer[];
+  /** From when on they should be sealed anew, in milliseconds since 1970. */
+  readonly dueAtMs: number;
+  /** When the credential ends that they were told for; undefined is never. */
+  readonly expiresAtMs: number | undefined;
+}
+
 export interface UpstreamConnection {
   readonly transport: Transport;
   /** pg_backend_pid() of the server process. */
@@ -15,6 +25,8 @@ export interface UpstreamConnection {
   claimsDueAtMs: number;
   /** Until when what was sealed for it has been taken back, in milliseconds since 1970; 0: nothing has. */
   claimsWithdrawnMs: number;
+  /** Before the last session on it began; absent before the first, and when they have been taken back. */
+  toldClaims?: ToldClaims | undefined;
   /** The parameters as last reported by ParameterStatus; kept true by whoever reads the connection. */
   readonly parameters: Map<string, string>;
   readonly openedAtMs: number;

@@ -1,11 +1,14 @@
 /** Connections that PostgreSQL cannot tell from an earlier one: the claims from before must not come back in them. */
 
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { SqlError } from "../../src/errors/sql-error.ts";
+import { createLog } from "../../src/observe/log.ts";
 import type { ClaimsBinding } from "../../src/upstream/claims-envelope.ts";
 import { ClaimsPublisher } from "../../src/upstream/claims-publisher.ts";
-import { callFunctions } from "../../src/upstream/function-calls.ts";
+import { callFunctions, encodeSetting } from "../../src/upstream/function-calls.ts";
+import type { Lease } from "../../src/upstream/lease.ts";
 import { openUpstreamConnection } from "../../src/upstream/login.ts";
+import { UpstreamPool } from "../../src/upstream/pool.ts";
 import { SealedConnections } from "../../src/upstream/sealed-connections.ts";
 import type { UpstreamConnection } from "../../src/upstream/upstream-connection.ts";
 import { chooseTransports } from "../../src/wire/choose-transport.ts";
@@ -56,11 +59,13 @@ const targetWith = (scope: string) => ({
   expiresAt: undefined,
 });
 
-/** `current_setting('nodedb.session', true)`, by its OID in pg_proc.dat. */
-async function envelopeIn(connection: UpstreamConnection): Promise<string | null | undefined> {
-  const [envelope] = await callFunctions(connection, [encodeFunctionCall(3294, ["nodedb.session", "t"])]);
-  return envelope;
+/** `current_setting(name, true)`, by its OID in pg_proc.dat. */
+async function settingIn(connection: UpstreamConnection, name: string): Promise<string | null | undefined> {
+  const [value] = await callFunctions(connection, [encodeFunctionCall(3294, [name, "t"])]);
+  return value;
 }
+
+const envelopeIn = (connection: UpstreamConnection) => settingIn(connection, "nodedb.session");
 
 async function outcomeOf(work: Promise<void>): Promise<string> {
   try {
@@ -115,4 +120,106 @@ test("connections differ by port, user and database, and are forgotten when thei
   expect(sealed.size).toBe(99);
   sealed.note({ ...binding, processId: 100 }, "x", 2_100);
   expect(sealed.size).toBe(1);
+});
+
+describe("a connection that comes back to the pool", () => {
+  const told: Date[] = [];
+  let pool: UpstreamPool;
+  const lend = async (scope: string, expiresAt?: Date) => {
+    const target = { ...targetWith(scope), principalId: 1, roleVersion: 1, parameters: new Map(), expiresAt };
+    return await pool.acquire(target).lease;
+  };
+  const giveBack = async (lease: Lease) => {
+    const { idle } = pool.counts();
+    lease.release();
+    await expect.poll(() => pool.counts().idle).toBe(idle + 1);
+  };
+
+  beforeEach(() => {
+    told.length = 0;
+    const atWork = new ClaimsPublisher({
+      masterSecret: Buffer.alloc(32, 7),
+      lifetimeMs,
+      withdraw: async () => undefined,
+    });
+    pool = new UpstreamPool(
+      () => open(),
+      (connection, target) => {
+        told.push(new Date());
+        return atWork.publish(connection, target);
+      },
+      { poolSize: 5, maxConnections: 5, queueTimeoutMs: 1_000, idleTimeoutMs: 0, maxLifetimeMs: 0 },
+      createLog({ level: "silent", format: "json" }),
+    );
+    withdraw = (connection) => atWork.withdraw(connection, "postgres");
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+    pool.close();
+  });
+  let withdraw: (connection: UpstreamConnection) => Promise<void>;
+
+  test("carries the same claims again, whatever its session has made of them, and is lent at once", async () => {
+    const first = await lend("read");
+    const envelope = await envelopeIn(first.connection);
+    expect(envelope).toContain('"scopes":["read"]');
+    await callFunctions(first.connection, [
+      encodeSetting("nodedb.session", "forged"),
+      encodeSetting("request.jwt.claims", '{"sub":"bob"}'),
+    ]);
+    await giveBack(first);
+    const second = await lend("read");
+    expect(second.connection).toBe(first.connection);
+    expect(await envelopeIn(second.connection)).toBe(envelope);
+    expect(await settingIn(second.connection, "request.jwt.claims")).toContain('"sub":"ada"');
+    expect(told).toHaveLength(1);
+    second.release();
+  });
+
+  test("is told anew whose credential ends at another time", async () => {
+    const first = await lend("read");
+    const envelope = await envelopeIn(first.connection);
+    await giveBack(first);
+    const soon = new Date(Date.now() + 5_000);
+    const second = await lend("read", soon);
+    expect(second.connection).toBe(first.connection);
+    expect(await envelopeIn(second.connection)).toContain(`"exp":${soon.getTime() / 1000}`);
+    await giveBack(second);
+    const third = await lend("read");
+    expect(await envelopeIn(third.connection)).not.toBe(envelope);
+    expect(await envelopeIn(third.connection)).not.toContain(`"exp":${soon.getTime() / 1000}`);
+    expect(told).toHaveLength(3);
+    third.release();
+  });
+
+  test("is told anew when it has been idle for a while", async () => {
+    vi.useFakeTimers({ toFake: ["Date"] });
+    const first = await lend("read");
+    await giveBack(first);
+    vi.setSystemTime(Date.now() + 1_001);
+    const second = await lend("read");
+    expect(second.connection).toBe(first.connection);
+    expect(told).toHaveLength(2);
+    second.release();
+  });
+
+  test("carries nothing when its claims are due, or were taken back, until it is told anew", async () => {
+    vi.useFakeTimers({ toFake: ["Date"] });
+    const first = await lend("read");
+    vi.setSystemTime(Date.now() + lifetimeMs / 2);
+    await giveBack(first);
+    expect(await envelopeIn(first.connection)).toBe("");
+    const second = await lend("read");
+    expect(second.connection).toBe(first.connection);
+    const envelope = await envelopeIn(second.connection);
+    expect(envelope).toContain('"scopes":["read"]');
+    await withdraw(second.connection);
+    await giveBack(second);
+    expect(await envelopeIn(second.connection)).toBe("");
+    const third = await lend("read");
+    expect(third.connection).toBe(first.connection);
+    expect(await envelopeIn(third.connection)).not.toBe(envelope);
+    expect(told).toHaveLength(3);
+    third.release();
+  });
 });

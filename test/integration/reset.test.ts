@@ -1,6 +1,7 @@
 /** The reset of an upstream connection, by itself: the second barrier, should the session's own count ever be wrong. */
 
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { callFunctions, encodeSetting } from "../../src/upstream/function-calls.ts";
 import { openUpstreamConnection } from "../../src/upstream/login.ts";
 import { resetConnection } from "../../src/upstream/reset.ts";
 import type { UpstreamConnection } from "../../src/upstream/upstream-connection.ts";
@@ -8,6 +9,7 @@ import { chooseTransports } from "../../src/wire/choose-transport.ts";
 import {
   encodeExecute,
   encodeFlush,
+  encodeFunctionCall,
   encodeParse,
   encodeQuery,
   encodeSync,
@@ -48,6 +50,29 @@ test("succeeds on a connection that waits for a command", async () => {
   const connection = await open();
   expect(await resetConnection(connection)).toBe(true);
   expect(await resetConnection(connection)).toBe(true);
+});
+
+test("gives the connection back what it is to carry", async () => {
+  const connection = await open();
+  const settings = [encodeSetting("nodedb.one", "1"), encodeSetting("nodedb.two", "2")];
+  expect(await resetConnection(connection, settings)).toBe(true);
+  const question = (name: string) => encodeFunctionCall(3294, [name, "t"]);
+  expect(await callFunctions(connection, [question("nodedb.one"), question("nodedb.two")])).toEqual([
+    "1",
+    "2",
+  ]);
+  expect(await resetConnection(connection, settings.slice(1))).toBe(true);
+  expect(await callFunctions(connection, [question("nodedb.one"), question("nodedb.two")])).toEqual([
+    "",
+    "2",
+  ]);
+});
+
+test.each([
+  ["a call is refused", [encodeSetting("no such/setting", "1"), encodeSetting("nodedb.one", "1")]],
+  ["the answer to a call is something else", [encodeQuery("SELECT 1")]],
+])("fails when %s", async (_, calls) => {
+  expect(await resetConnection(await open(), calls)).toBe(false);
 });
 
 test.each([
