@@ -29,6 +29,7 @@ import { type HttpInterface, openHttp } from "./open-http.ts";
 import { openIdentity } from "./open-identity.ts";
 import { openPgwire } from "./open-pgwire.ts";
 import { openPoolWatch } from "./open-pool-watch.ts";
+import { openQuestions } from "./open-questions.ts";
 import { openSessionWatch } from "./open-session-watch.ts";
 import { openTlsFiles, type TlsFiles } from "./open-tls.ts";
 import { openUpstream, type Upstream } from "./open-upstream.ts";
@@ -216,7 +217,8 @@ async function listenOn(
     apiKeySaltSecret: deriveSecret(masterSecret, "API key salts"),
     areKeysPasswords: auth.apiKeys.pgwire,
   };
-  const drift = new RoleDrift(deps, pool, (principalId) => {
+  const questions = openQuestions(upstream, transports, connect);
+  const drift = new RoleDrift(deps, questions, pool, (principalId) => {
     pool.closePrincipal(principalId);
     // A role that was made anew has lost its default privileges.
     databases.forget();
@@ -321,6 +323,7 @@ async function listenOn(
     await closePoolWatch();
     await reaper.close();
     await identities.close();
+    questions.close();
     await recorders.close();
     throw error;
   }
@@ -377,6 +380,7 @@ async function listenOn(
       await closePoolWatch();
       await reaper.close();
       await identities.close();
+      questions.close();
       await recorders.close();
       await administration.close();
       await upstream.embedded?.close();

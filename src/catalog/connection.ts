@@ -8,18 +8,18 @@ import { SqlError } from "../errors/sql-error.ts";
  * functions and temporary types never shadow what our SQL names (design: the catalog is trusted less than the code), and
  * the owner of a database decides neither as whom we work there nor for how long.
  */
-const fixedSettings = [
-  "search_path=pg_catalog,pg_temp",
-  "default_transaction_isolation=read\\ committed",
-  "default_transaction_read_only=off",
-  "role=none",
-  "statement_timeout=0",
-  "lock_timeout=0",
-  "idle_in_transaction_session_timeout=0",
-  "idle_session_timeout=0",
-  "standard_conforming_strings=on",
-  "row_security=on",
-];
+export const fixedSettings: ReadonlyMap<string, string> = new Map([
+  ["search_path", "pg_catalog,pg_temp"],
+  ["default_transaction_isolation", "read committed"],
+  ["default_transaction_read_only", "off"],
+  ["role", "none"],
+  ["statement_timeout", "0"],
+  ["lock_timeout", "0"],
+  ["idle_in_transaction_session_timeout", "0"],
+  ["idle_session_timeout", "0"],
+  ["standard_conforming_strings", "on"],
+  ["row_security", "on"],
+]);
 
 /** For a connection, and for one of the pool to become free. */
 const connectTimeoutMs = 15_000;
@@ -65,8 +65,8 @@ export interface TimedQuery extends QueryConfig {
 }
 
 /** A query of a login: it fails as a connection error when the upstream keeps silent. */
-export function loginQuery(text: string, values: unknown[] = [], name?: string): TimedQuery {
-  return { text, values, query_timeout: loginQueryTimeoutMs, ...(name === undefined ? {} : { name }) };
+export function loginQuery(text: string, values: unknown[] = []): TimedQuery {
+  return { text, values, query_timeout: loginQueryTimeoutMs };
 }
 
 /** Adds the fixed settings to a connection's configuration. */
@@ -77,7 +77,7 @@ export function adminConnectionConfig(connection: ClientConfig): ClientConfig {
     connectionTimeoutMillis: connectTimeoutMs,
     query_timeout: queryTimeoutMs,
     ...connection,
-    options: fixedSettings.map((setting) => `-c ${setting}`).join(" "),
+    options: [...fixedSettings].map(([name, value]) => `-c ${name}=${value.replace(" ", "\\ ")}`).join(" "),
   };
 }
 

@@ -2,7 +2,7 @@
 
 import type { PoolClient } from "pg";
 import type { Identity } from "../auth/identity.ts";
-import { loginQuery, sqlstateOf } from "../catalog/connection.ts";
+import { sqlstateOf } from "../catalog/connection.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { readAdminRights } from "../upstream/admin-rights.ts";
 import { ForeignVerifierError } from "../upstream/login.ts";
@@ -13,7 +13,9 @@ import {
   loginLookQuery,
   type RoleAtLogin,
   type RoleFingerprint,
+  readLoginLook,
 } from "../upstream/role-fingerprint.ts";
+import type { StandingQuestions } from "../upstream/standing-questions.ts";
 import type { UpstreamConnection } from "../upstream/upstream-connection.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
 import type { UpstreamTarget } from "../upstream/upstream-target.ts";
@@ -53,6 +55,7 @@ const readOnlyTransaction = "25006";
 
 export class RoleDrift {
   readonly #deps: Dependencies;
+  readonly #questions: Pick<StandingQuestions, "ask">;
   readonly #onRepaired: (principalId: number) => void;
   /** How each role was when it was last found to be as the catalog has it. */
   readonly #known = new Map<number, Known>();
@@ -60,20 +63,23 @@ export class RoleDrift {
   readonly #pool: Pick<UpstreamPool, "closePrincipal">;
   /** By role and database. */
   #wanted = new Map<string, LoginPlace>();
-  #next: Promise<Map<string, RoleAtLogin>> | undefined;
+  #next: Promise<Map<string, RoleAtLogin | undefined>> | undefined;
   #last: Promise<unknown> = Promise.resolve();
   #readsPasswords: Promise<boolean> | undefined;
 
   /**
+   * @param questions what logins look at is asked there
    * @param pool whose unused connections a role is not to get that PostgreSQL would not let in
    * @param onRepaired told of principals whose connections were opened as the role was before
    */
   constructor(
     deps: Dependencies,
+    questions: Pick<StandingQuestions, "ask">,
     pool: Pick<UpstreamPool, "closePrincipal">,
     onRepaired: (principalId: number) => void,
   ) {
     this.#deps = deps;
+    this.#questions = questions;
     this.#pool = pool;
     this.#onRepaired = onRepaired;
   }
@@ -188,11 +194,9 @@ export class RoleDrift {
         const places = this.#wanted;
         this.#wanted = new Map();
         this.#next = undefined;
-        const { text, values, name } = loginLookQuery([...places.values()], await this.#mayReadPasswords());
-        const query = loginQuery(text, values, name);
-        const { rows } = await this.#deps.catalog.pool.query<RoleAtLogin & { place: number }>(query);
-        const keys = [...places.keys()];
-        return new Map(rows.map(({ place: number, ...role }) => [keys[number - 1] ?? "", role]));
+        const query = loginLookQuery([...places.values()], await this.#mayReadPasswords());
+        const found = readLoginLook(await this.#questions.ask(query));
+        return new Map([...places.keys()].map((key, index) => [key, found.get(index)]));
       });
       this.#last = this.#next.catch(() => undefined);
     }

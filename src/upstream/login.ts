@@ -5,6 +5,7 @@ import {
   type AwaitingServerFinal,
   type AwaitingServerFirst,
   beginClientExchange,
+  type ClientSecret,
   receiveServerFinal,
   receiveServerFirst,
 } from "../scram/client-exchange.ts";
@@ -29,6 +30,8 @@ export interface LoginOptions {
   readonly role: string;
   /** Absent: the private socket of the embedded PostgreSQL, where only AuthenticationOk is accepted. */
   readonly credential?: RoleCredential;
+  /** Of a login of the front-end's own, proven by SCRAM where it is asked for; PostgreSQL may let it in without. */
+  readonly password?: string | undefined;
   /** The client's settings, already filtered. */
   readonly parameters: ReadonlyMap<string, string>;
   readonly timeoutMs: number;
@@ -157,15 +160,17 @@ class Login {
     const message = decodeAuthentication(body);
     const { credential } = this.#options;
     if (message.type === "AuthenticationOk") {
-      if (credential !== undefined && !this.#isServerProven) throw unexpected();
+      const isProofOwed = credential !== undefined || this.#awaitingServerFirst !== undefined;
+      if (isProofOwed && !this.#isServerProven) throw unexpected();
       this.#isAuthenticated = true;
       return;
     }
-    if (credential === undefined) throw unexpected();
+    const secret = secretOf(this.#options);
+    if (secret === undefined) throw unexpected();
     if (message.type === "AuthenticationSASL" && this.#awaitingServerFirst === undefined) {
       if (!message.mechanisms.includes("SCRAM-SHA-256")) throw unexpected();
       const begun = beginClientExchange({
-        secret: { kind: "keys", ...credential },
+        secret,
         clientNonce: this.#options.nonce(),
       });
       this.#awaitingServerFirst = begun.exchange;
@@ -182,6 +187,11 @@ class Login {
       this.#isServerProven = true;
     } else throw unexpected();
   }
+}
+
+function secretOf({ credential, password }: LoginOptions): ClientSecret | undefined {
+  if (credential !== undefined) return { kind: "keys", ...credential };
+  return password === undefined ? undefined : { kind: "password", password };
 }
 
 function notAvailable(detail: string): SqlError {

@@ -130,6 +130,16 @@ export class QueryClient implements TransportHandler, FramerVisitor {
     );
   }
 
+  /** Prepares a statement of the front-end's own under a name. @throws as `execute` */
+  prepare(name: string, text: string): Promise<QueryOutcome> {
+    return this.#exchange([encodeParse(name, text), encodeSync()], {});
+  }
+
+  /** Runs what was prepared, with parameters and results as text and without a description of its columns. @throws as `execute` */
+  executePrepared(name: string, parameters: readonly Cell[]): Promise<QueryOutcome> {
+    return this.#exchange([encodeBind(parameters, { statement: name }), encodeExecute(""), encodeSync()], {});
+  }
+
   /** Runs SQL of the front-end's own as a simple Query; the rows of all its statements. @throws as `execute` */
   query(sql: string): Promise<QueryOutcome> {
     return this.#exchange([encodeQuery(sql)], {});

@@ -38,6 +38,10 @@ export interface FingerprintQuery {
   readonly values: unknown[];
 }
 
+export interface LookQuery extends FingerprintQuery {
+  readonly values: string[];
+}
+
 /**
  * The query for all of the fingerprints of roles by name. Its rows have the role's `name`; those that do not exist are absent.
  *
@@ -51,13 +55,34 @@ export function fingerprintQuery(names: readonly string[], withPasswords: boolea
   };
 }
 
-/** The query for what logins look at. Its rows have the `place` in the list, from 1 on; roles that do not exist are absent. */
-export function loginLookQuery(places: readonly LoginPlace[], withPasswords: boolean): FingerprintQuery {
+/** The query for what logins look at, with parameters as text; `readLoginLook` reads its rows. */
+export function loginLookQuery(places: readonly LoginPlace[], withPasswords: boolean): LookQuery {
   return {
     name: withPasswords ? "roles at login with passwords" : "roles at login",
     text: withPasswords ? lookWithPasswords : lookWithoutPasswords,
-    values: [places.map(({ role }) => role), places.map(({ database }) => database)],
+    values: [arrayOf(places.map(({ role }) => role)), arrayOf(places.map(({ database }) => database))],
   };
+}
+
+/** What was found, by the number of the place in the list, from 0 on; roles that do not exist are absent. */
+export function readLoginLook(rows: readonly (readonly (string | null)[])[]): Map<number, RoleAtLogin> {
+  return new Map(
+    rows.map(([place, attributes, memberships, settings, password, mayConnect]) => [
+      Number(place) - 1,
+      {
+        attributes: attributes ?? "",
+        memberships: memberships ?? "",
+        settings: settings ?? "",
+        password: password ?? "",
+        mayConnect: mayConnect === "t",
+      },
+    ]),
+  );
+}
+
+/** An array in PostgreSQL's text form (manual 8.15.2). */
+function arrayOf(texts: readonly string[]): string {
+  return `{${texts.map((text) => `"${text.replaceAll(/[\\"]/g, "\\$&")}"`).join(",")}}`;
 }
 
 /** Hashed there, so that neither long lists nor verifiers come here. */

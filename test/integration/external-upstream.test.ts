@@ -6,7 +6,7 @@ import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
-import { openUpstreamConnection } from "../../src/upstream/login.ts";
+import { type LoginOptions, openUpstreamConnection } from "../../src/upstream/login.ts";
 import { deriveRoleCredential } from "../../src/upstream/role-credential.ts";
 import { chooseTransports } from "../../src/wire/choose-transport.ts";
 import { hasDebianPostgres } from "../support/postgres.ts";
@@ -217,6 +217,8 @@ test("a server that lets everybody in is not trusted with users", async () => {
   }
 });
 
+type SecretOfLogin = Pick<LoginOptions, "credential" | "password">;
+
 describe("a server that is not the one it should be", () => {
   let server: Server;
   let heard: string;
@@ -252,7 +254,9 @@ describe("a server that is not the one it should be", () => {
 
   const credential = deriveRoleCredential(Buffer.alloc(32, 7), "alice", 1);
 
-  async function logIn(): Promise<string | undefined> {
+  const ownPassword = "of the front-end's own login";
+
+  async function logIn(secret: SecretOfLogin = { credential }): Promise<string | undefined> {
     heard = "";
     const { port } = server.address() as { port: number };
     const transports = await chooseTransports();
@@ -261,7 +265,7 @@ describe("a server that is not the one it should be", () => {
       transports,
       database: "postgres",
       role: "alice",
-      credential,
+      ...secret,
       parameters: new Map(),
       timeoutMs: 2_000,
       nonce: () => "a-nonce",
@@ -302,18 +306,34 @@ describe("a server that is not the one it should be", () => {
     expect(heard).not.toContain("p=");
   });
 
-  test("is refused when it cannot prove that it knows the role", async () => {
+  test.each<[string, SecretOfLogin, Buffer]>([
+    ["a role", { credential }, authentication(12, Buffer.from(`v=${Buffer.alloc(32).toString("base64")}`))],
+    [
+      "a password",
+      { password: ownPassword },
+      authentication(12, Buffer.from(`v=${Buffer.alloc(32).toString("base64")}`)),
+    ],
+    ["a password, and does not even try", { password: ownPassword }, Buffer.alloc(0)],
+  ])("is refused when it cannot prove that it knows %s", async (_name, secret, proof) => {
     answer = (socket, said) => {
       if (said.includes("user\0")) socket.write(sasl("SCRAM-SHA-256"));
       else if (said.includes(",p=")) {
-        socket.write(authentication(12, Buffer.from(`v=${Buffer.alloc(32).toString("base64")}`)));
-        socket.write(trust);
+        socket.write(Buffer.concat([proof, trust]));
       } else {
         const salt = credential.salt.toString("base64");
         socket.write(authentication(11, Buffer.from(`r=a-noncexyz,s=${salt},i=4096`)));
       }
     };
-    expect(await logIn()).toBe("connection_failure");
+    expect(await logIn(secret)).toBe("connection_failure");
+  });
+
+  test.each([
+    ["clear text", clearText],
+    ["MD5", md5],
+  ])("does not get the password of the front-end's own login when it asks for %s", async (_name, reply) => {
+    answer = (socket) => socket.write(reply);
+    expect(await logIn({ password: ownPassword })).toBe("connection_failure");
+    expect(heard).toMatch(/user\0alice\0[\s\S]*\0\0$/);
   });
 
   test.each([

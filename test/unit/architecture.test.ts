@@ -16,6 +16,7 @@ const roots = [
   "live-settings",
   "open-upstream",
   "open-catalog",
+  "open-questions",
   "open-identity",
   "open-session-watch",
   "open-pool-watch",
