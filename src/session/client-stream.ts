@@ -251,7 +251,8 @@ export class ClientStream implements TransportHandler, FramerVisitor {
 
   async #handleHeld(type: number, message: Buffer): Promise<void> {
     await this.#upstream.settle();
-    if (!this.#transports.isStopped && this.#ledger.status === "I") {
+    // After an error in the extended protocol the upstream would discard this until the client's Sync.
+    if (!this.#transports.isStopped && this.#ledger.status === "I" && !this.#ledger.isSkipping) {
       this.areClaimsDue = false;
       await this.#listener.onClaimsDue();
     }

@@ -180,6 +180,18 @@ describe("a client that resets its settings has its claims again", () => {
     expect(outcomeOf(await client.readReady())).toBe("alice");
   });
 
+  test("the Sync behind an error is answered, though claims are due and a Query was skipped", async () => {
+    const client = await logIn();
+    await client.send(
+      encodeParse("", "RESET ALL"),
+      bind({ statement: "missing" }),
+      encodeQuery("SELECT 1"),
+      sync,
+    );
+    expect(describeMessages(await client.readReady())).toBe("1EZ");
+    expect(await ask(client, whoAmI)).toBe("alice");
+  });
+
   test("RESET ALL of the extended protocol, prepared and run later", async () => {
     const client = await logIn();
     await client.send(encodeParse("reset", "RESET ALL"), sync);
