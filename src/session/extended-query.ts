@@ -231,7 +231,8 @@ export class ExtendedQuery {
         // It was about one of our users when it was prepared; now only PostgreSQL knows the name.
         if (result === "forward") throw new SqlError("undefined_object", "user does not exist");
         messages.push(...encodeNotices(result));
-        const formats = resolveResultFormats(portal.resultFormats, portal.columns?.length ?? 0);
+        // Where no rows come, PostgreSQL does not look at them.
+        const formats = portal.columns ? resolveResultFormats(portal.resultFormats, portal.columns.length) : [];
         portal.progress = { rows: encodeRows(result, formats), tag: result.tag, fetched: 0 };
         this.#updateRelay();
       }
