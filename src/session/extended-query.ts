@@ -232,7 +232,9 @@ export class ExtendedQuery {
         if (result === "forward") throw new SqlError("undefined_object", "user does not exist");
         messages.push(...encodeNotices(result));
         // Where no rows come, PostgreSQL does not look at them.
-        const formats = portal.columns ? resolveResultFormats(portal.resultFormats, portal.columns.length) : [];
+        const formats = portal.columns
+          ? resolveResultFormats(portal.resultFormats, portal.columns.length)
+          : [];
         portal.progress = { rows: encodeRows(result, formats), tag: result.tag, fetched: 0 };
         this.#updateRelay();
       }

@@ -171,6 +171,8 @@ export class ReplyLedger {
 
   /** A Query, or a Sync, of the front-end's own. */
   noteOwnQuery(): void {
+    this.#hasUnsynced = false;
+    this.#hasExecuted = false;
     this.#push(owed.query);
   }
 

@@ -9,7 +9,7 @@ import { lexicalText } from "../ddl/multibyte.ts";
 import { findStatements } from "../ddl/splitter.ts";
 import { parseTransactionControl, type TransactionControl } from "../ddl/transaction-control.ts";
 import { encodeCommandComplete, encodeReadyForQuery } from "../wire/backend-message.ts";
-import { encodeQuery } from "../wire/frontend-message-encoding.ts";
+import { encodeClose, encodeFlush, encodeQuery } from "../wire/frontend-message-encoding.ts";
 import { encodeResultDescription } from "../wire/row-encoding.ts";
 import { lendConnection } from "./client-connection.ts";
 import { forwardText, type TextPart } from "./forward-text.ts";
@@ -18,6 +18,8 @@ import type { QuerySession } from "./query-session.ts";
 import type { Relay } from "./relay.ts";
 import { encodeNotices, encodeRows } from "./statement-runner.ts";
 import { type ControlMode, runTransactionControl } from "./transaction-end.ts";
+
+const closeUnnamed = Buffer.concat([encodeClose("statement", ""), encodeClose("portal", ""), encodeFlush()]);
 
 /** A part of the text: one statement of ours, one that controls the transaction, or neighbours that are PostgreSQL's. */
 interface Piece extends TextPart {
@@ -49,9 +51,10 @@ export async function runSimpleQuery(session: QuerySession, text: Buffer): Promi
   if (relay.isStopped || relay.ledger.isSkipping) return;
   const pieces = cutIntoPieces(relay, text);
   // What a pipeline did without a Sync is part of the transaction of the Query behind it.
-  const isImplicit = pieces.length > 1 || paired.isOpen;
+  const isImplicit = pieces.length > 1 || paired.isOpen || relay.ledger.hasUnsynced;
   let isOwnBlock = false;
   let hasFailed = false;
+  if (pieces[0]?.kind === "ours") await forgetUnnamed(relay);
   for (const piece of pieces) {
     if (relay.isStopped) return;
     const mayBegin = piece.control === undefined || (paired.isOpen && piece.control.kind !== "begin");
@@ -182,6 +185,15 @@ async function runOwn(session: QuerySession, text: Buffer, piece: Piece): Promis
   messages.push(encodeCommandComplete(result.tag));
   relay.writeToClient(Buffer.concat(messages));
   return true;
+}
+
+/** A Query ends the unnamed statement and portal, and one that the front-end runs is no Query to the upstream. */
+async function forgetUnnamed(relay: Relay): Promise<void> {
+  let closed = 0;
+  await relay.converse(closeUnnamed, false, (type) => {
+    if (type === "3") closed += 1;
+    return closed === 2 ? "finish" : "drop";
+  });
 }
 
 /** Runs a command of the front-end's own, of which the client sees nothing. */
