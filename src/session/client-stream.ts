@@ -184,7 +184,7 @@ export class ClientStream implements TransportHandler, FramerVisitor {
 
   /** A statement of ours that is too long is refused: it must not reach PostgreSQL for its length. */
   onOversized(type: number, buffer: Buffer, start: number, end: number): Verdict {
-    if (this.#ledger.isCopyingIn || !this.#interceptor.beginsAsOwn(type, buffer, start, end))
+    if (this.#ledger.isCopyingIn || !this.#interceptor.mustRefuse(type, buffer, start, end))
       return verdicts.pass;
     this.#listener.onFailure(
       new SqlError("program_limit_exceeded", "statement is too long", {

@@ -3,6 +3,8 @@
 export type TagMeaning =
   /** The session's settings may have been reset. */
   | "reset"
+  /** A prepared statement or a portal was given a name, and not by the extended protocol. */
+  | "name"
   /** A transaction block is open. */
   | "begin"
   /** A transaction block has ended. ROLLBACK TO SAVEPOINT and AND CHAIN have such a tag too. */
@@ -16,6 +18,8 @@ interface Tag {
 const meanings: readonly (readonly [tag: string, meaning: TagMeaning])[] = [
   ["RESET", "reset"],
   ["DISCARD ALL", "reset"],
+  ["PREPARE", "name"],
+  ["DECLARE CURSOR", "name"],
   ["BEGIN", "begin"],
   ["START TRANSACTION", "begin"],
   ["COMMIT", "end"],

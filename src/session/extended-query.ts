@@ -19,10 +19,16 @@ import { decodeCommandComplete } from "../wire/backend-message-decoding.ts";
 import { decodeFrontendMessage, type FrontendMessage, type ObjectName } from "../wire/frontend-message.ts";
 import { encodeDescribe, encodeFlush, encodeParse } from "../wire/frontend-message-encoding.ts";
 import { resolveResultFormats } from "../wire/row-encoding.ts";
-import { BoundPortals, type OwnPortal, type OwnStatement, type Progress } from "./bound-portals.ts";
 import { lendConnection } from "./client-connection.ts";
+import {
+  hasMisleadingTag,
+  KnownNames,
+  type KnownPortal,
+  type OwnPortal,
+  type Progress,
+} from "./known-names.ts";
 import { PendingCommit } from "./pending-commit.ts";
-import { findPortalControl } from "./portal-control.ts";
+import { findPortalText } from "./portal-text.ts";
 import { missingPortal } from "./query-errors.ts";
 import type { QuerySession } from "./query-session.ts";
 import type { Relay } from "./relay.ts";
@@ -42,13 +48,7 @@ export class ExtendedQuery {
   readonly #runner: StatementRunner;
   readonly #paired: PairedTransaction;
   readonly #columnsOf: (statement: Statement) => readonly Column[] | undefined;
-  readonly #statements = new Map<ObjectName, OwnStatement>();
-  /** Prepared statements that control the transaction. */
-  readonly #controls = new Map<ObjectName, TransactionControl>();
-  /** Made from either; and those made behind the first statement of ours in the transaction: what they are is known. */
-  readonly #portals = new BoundPortals();
-  /** True once a statement was prepared that looks like the end of a block by its tag and is none. */
-  #hasMisleadingTags = false;
+  readonly #names = new KnownNames();
 
   constructor(session: QuerySession, columnsOf: (statement: Statement) => readonly Column[] | undefined) {
     this.#session = session;
@@ -58,33 +58,8 @@ export class ExtendedQuery {
     this.#columnsOf = columnsOf;
   }
 
-  /** True while a name exists that a message could mean and that is not the upstream's alone. */
-  get hasOwn(): boolean {
-    return this.#statements.size > 0 || this.#portals.size > 0 || this.#hasMisleadingTags;
-  }
-
-  hasStatement(name: ObjectName): boolean {
-    return this.#statements.has(name);
-  }
-
-  hasPortal(name: ObjectName): boolean {
-    return this.#portals.get(name)?.own !== undefined;
-  }
-
-  get hasControls(): boolean {
-    return this.#controls.size > 0;
-  }
-
-  isControl(name: ObjectName): boolean {
-    return this.#controls.has(name);
-  }
-
-  /** True when Execute of this portal is not the upstream's alone. */
-  mustRun(portal: ObjectName): boolean {
-    const known = this.#portals.get(portal);
-    if (known?.own !== undefined) return true;
-    if (known?.control !== undefined) return this.#paired.isOpen || hasMisleadingTag(known.control);
-    return this.#paired.isOpen && known === undefined;
+  get names(): KnownNames {
+    return this.#names;
   }
 
   /** True when the next Sync commits statements of ours: outside a transaction block, where a pipeline is one transaction. */
@@ -94,27 +69,37 @@ export class ExtendedQuery {
 
   /** ReadyForQuery has said that no transaction is open. */
   onTransactionEnd(): void {
-    if (this.#portals.size === 0) return;
-    this.#portals.noteEnd(this.#relay.ledger.readyCount);
+    if (!this.#names.hasPortals) return;
+    this.#names.forgetPortals();
     this.#updateRelay();
   }
 
-  /** Bind goes on to the stand-in; what it makes is noted. */
-  noteBind(body: Buffer): void {
-    let bind: Message<"Bind">;
+  /** True when Execute of this portal is not the upstream's alone. */
+  mustRun(portal: ObjectName): boolean {
+    return this.#names.isExecuteOfConcern(portal, this.#paired.isOpen);
+  }
+
+  /** True when it has to be known what becomes of this Bind. */
+  mustBind(body: Buffer): boolean {
     try {
-      bind = decodeAs(body, 0x42, "Bind");
+      const bind = decodeAs(body, 0x42, "Bind");
+      return this.#names.isBindOfConcern(bind, this.#paired.isOpen);
     } catch (error) {
       // Malformed: the upstream refuses it in its own words, and no portal is made.
-      if (error instanceof SqlError) return;
+      if (error instanceof SqlError) return false;
       throw error;
     }
-    const statement = this.#statements.get(bind.statement);
-    const own = statement && { ...statement, resultFormats: bind.resultFormats, progress: undefined };
-    const control = this.#controls.get(bind.statement);
-    this.#portals.delete(bind.portal);
-    if (own !== undefined || control !== undefined || this.#paired.isOpen)
-      this.#portals.set(bind.portal, { own, control }, this.#relay.ledger.sentReadies);
+  }
+
+  /** Bind goes on, to the stand-in where the statement is ours; what it makes is noted when the upstream has made it. */
+  async bind(message: Buffer): Promise<void> {
+    const bind = decodeAs(message.subarray(5), 0x42, "Bind");
+    await this.#relay.settle();
+    if (this.#isSkipping()) return;
+    this.#relay.sendExtended(message);
+    await this.#relay.settle();
+    if (this.#isSkipping()) return;
+    this.#names.noteBound(bind, this.#paired.isOpen);
     this.#updateRelay();
   }
 
@@ -124,10 +109,8 @@ export class ExtendedQuery {
     await this.#relay.settle();
     if (this.#isSkipping()) return;
     this.#relay.sendExtended(message);
-    if (close.target === "statement") {
-      this.#statements.delete(close.name);
-      this.#controls.delete(close.name);
-    } else this.#portals.delete(close.name);
+    if (close.target === "statement") this.#names.forgetStatement(close.name);
+    else this.#names.forgetPortal(close.name);
     this.#updateRelay();
   }
 
@@ -158,12 +141,8 @@ export class ExtendedQuery {
     await this.#relay.settle();
     // Refused, for example because the name is taken: what stood under it still does.
     if (this.#isSkipping()) return;
-    this.#statements.delete(parse.statement);
-    this.#controls.delete(parse.statement);
-    const control = parseTransactionControl(parse.text, 0, parse.text.length);
-    if (control !== undefined) this.#controls.set(parse.statement, control);
-    if (control !== undefined && hasMisleadingTag(control)) this.#hasMisleadingTags = true;
-    if (statement !== "forward") this.#statements.set(parse.statement, { statement, columns });
+    const own = statement === "forward" ? undefined : { statement, columns };
+    this.#names.noteParsed(parse.statement, own, parseTransactionControl(parse.text, 0, parse.text.length));
     this.#updateRelay();
   }
 
@@ -172,14 +151,13 @@ export class ExtendedQuery {
     const execute = decodeAs(message.subarray(5), 0x45, "Execute");
     await this.#relay.settle();
     if (this.#isSkipping()) return;
-    const portal = this.#portals.get(execute.portal);
+    const known = this.#names.portal(execute.portal);
+    const portal = this.#isCertain(known) ? known : await this.#lookUp(execute.portal, known?.own);
+    if (this.#isSkipping()) return;
     if (portal?.own !== undefined) await this.#executeOwn(execute, portal.own);
-    else {
-      const control = portal === undefined ? await this.#lookUp(execute.portal) : portal.control;
-      if (this.#isSkipping()) return;
-      if (control === undefined) this.#relay.sendExtended(message);
-      else await this.#executeControl(message, control);
-    }
+    else if (portal?.control !== undefined) await this.#executeControl(message, portal.control);
+    else if (this.#relay.ledger.status === "E") await this.#executeInFailed(message);
+    else this.#relay.sendExtended(message);
   }
 
   /** Sync that ends a pipeline with statements of ours: they and what PostgreSQL did in it commit together, or not at all. */
@@ -245,12 +223,28 @@ export class ExtendedQuery {
     }
   }
 
-  async #lookUp(portal: ObjectName): Promise<TransactionControl | undefined> {
+  // In a failed block PostgreSQL cannot be asked what a portal is, and runs nothing but the block's end.
+  async #executeInFailed(message: Buffer): Promise<void> {
+    this.#relay.sendExtended(message);
+    await this.#relay.settle();
+    if (this.#relay.ledger.status !== "I") return;
+    await this.#paired.discard(this.#relay.signal);
+    this.#updateRelay();
+  }
+
+  #isCertain(portal: KnownPortal | undefined): boolean {
+    return portal !== undefined && (portal.own === undefined || !this.#names.areSharedWithSql);
+  }
+
+  /** @param own what the name stood for when it was last bound */
+  async #lookUp(name: ObjectName, own: OwnPortal | undefined): Promise<KnownPortal | undefined> {
     if (this.#relay.ledger.status === "E") return undefined;
     try {
-      const control = await findPortalControl(lendConnection(this.#relay, "extended"), portal);
-      if (control === undefined) this.#portals.set(portal, {}, this.#relay.ledger.sentReadies);
-      return control;
+      const text = await findPortalText(lendConnection(this.#relay, "extended"), name);
+      if (own !== undefined && text.equals(Buffer.from(standIn(own.columns)))) return { own };
+      const control = parseTransactionControl(text, 0, text.length);
+      if (control === undefined) this.#names.noteForeign(name);
+      return { control };
     } catch (error) {
       await this.#fail(error);
       return undefined;
@@ -304,7 +298,7 @@ export class ExtendedQuery {
     const { ledger } = this.#relay;
     if (control.kind === "savepoint" || control.kind === "release") return;
     // Portals end with their transaction.
-    if (control.kind === "commit" || control.kind === "rollback") this.#portals.forgetOthers();
+    if (control.kind === "commit" || control.kind === "rollback") this.#names.forgetPortals();
     const isOpen = control.kind === "begin" || hasMisleadingTag(control);
     ledger.status = isOpen ? "T" : "I";
   }
@@ -338,14 +332,9 @@ export class ExtendedQuery {
   }
 
   #updateRelay(): void {
-    this.#relay.hasOwn = this.hasOwn;
+    this.#relay.hasOwn = this.#names.hasOwn;
     this.#relay.isWatchingTransaction = this.#paired.isOpen;
   }
-}
-
-/** Its tag is that of COMMIT or ROLLBACK, but a block is open behind it. */
-function hasMisleadingTag(control: TransactionControl): boolean {
-  return control.kind === "rollback_to" || ("chain" in control && control.chain);
 }
 
 function notTheCommit(): SqlError {

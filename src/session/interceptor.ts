@@ -61,18 +61,14 @@ export class StatementInterceptor implements Interceptor {
         const textEnd = nameEnd === -1 ? -1 : buffer.indexOf(0, nameEnd + 1);
         // Malformed: the upstream words the error.
         if (textEnd === -1 || textEnd >= end) return verdicts.pass;
-        if (
-          this.#extended.hasOwn &&
-          this.#extended.hasStatement(buffer.toString("latin1", bodyStart, nameEnd))
-        ) {
+        const { names } = this.#extended;
+        if (names.hasOwn && names.hasStatement(buffer.toString("latin1", bodyStart, nameEnd)))
           return verdicts.take;
-        }
         if (this.#concernsControl(buffer, bodyStart, nameEnd, textEnd)) return verdicts.take;
         return this.#mustRun(buffer, nameEnd + 1, textEnd) ? verdicts.take : verdicts.pass;
       }
       case letter.bind:
-        this.#extended.noteBind(buffer.subarray(bodyStart, end));
-        return verdicts.pass;
+        return this.#extended.mustBind(buffer.subarray(bodyStart, end)) ? verdicts.take : verdicts.pass;
       case letter.execute: {
         const nameEnd = buffer.indexOf(0, bodyStart);
         if (nameEnd === -1 || nameEnd >= end) return verdicts.pass;
@@ -87,21 +83,32 @@ export class StatementInterceptor implements Interceptor {
         const nameEnd = buffer.indexOf(0, bodyStart + 1);
         if (nameEnd === -1 || nameEnd >= end) return verdicts.pass;
         const name = buffer.toString("latin1", bodyStart + 1, nameEnd);
-        const isOwn =
+        const { names } = this.#extended;
+        const isOfConcern =
           buffer[bodyStart] === statementTarget
-            ? this.#extended.hasStatement(name) || this.#extended.isControl(name)
-            : this.#extended.hasPortal(name);
-        return isOwn ? verdicts.take : verdicts.pass;
+            ? names.hasStatement(name) || names.isControl(name)
+            : names.isSpecial(name);
+        return isOfConcern ? verdicts.take : verdicts.pass;
       }
       default:
         return verdicts.pass;
     }
   }
 
-  beginsAsOwn(type: number, buffer: Buffer, start: number, end: number): boolean {
+  mustRefuse(type: number, buffer: Buffer, start: number, end: number): boolean {
     const bodyStart = start + headerBytes;
-    const textStart = type === letter.parse ? buffer.indexOf(0, bodyStart) + 1 : bodyStart;
-    if (textStart === 0 || textStart >= end) return false;
+    let textStart = bodyStart;
+    if (type !== letter.query) {
+      const nameEnd = buffer.indexOf(0, bodyStart);
+      if (nameEnd === -1 || nameEnd >= end) return false;
+      // What the name meant is replaced, and not by a statement of ours: that is not so long, nor are its parameters.
+      const name = buffer.toString("latin1", bodyStart, nameEnd);
+      if (type === letter.bind) this.#extended.names.forgetPortal(name);
+      if (type !== letter.parse) return false;
+      this.#extended.names.forgetStatement(name);
+      textStart = nameEnd + 1;
+    }
+    if (textStart >= end) return false;
     const { standardConformingStrings } = this.#session.relay;
     let isOwn = false;
     findStatements(buffer, textStart, end, { standardConformingStrings }, (statementStart, statementEnd) => {
@@ -115,6 +122,7 @@ export class StatementInterceptor implements Interceptor {
     const body = message.subarray(headerBytes);
     if (type === letter.query) await runSimpleQuery(this.#session, body.subarray(0, -1));
     else if (type === letter.parse) await this.#extended.parse(message);
+    else if (type === letter.bind) await this.#extended.bind(message);
     else if (type === letter.close) await this.#extended.close(message);
     else if (type === letter.sync) await this.#extended.sync(message);
     else if (type === letter.functionCall) throw noFunctionCall();
@@ -128,6 +136,10 @@ export class StatementInterceptor implements Interceptor {
     if (!paired.isOpen) return;
     void paired.discard();
     relay.isWatchingTransaction = false;
+  }
+
+  onNamedBySql(): void {
+    this.#extended.names.areSharedWithSql = true;
   }
 
   close(): void {
@@ -164,9 +176,8 @@ export class StatementInterceptor implements Interceptor {
     if (mayBeTransactionControl(buffer, nameEnd + 1, textEnd)) {
       return parseTransactionControl(buffer, nameEnd + 1, textEnd) !== undefined;
     }
-    return (
-      this.#extended.hasControls && this.#extended.isControl(buffer.toString("latin1", nameStart, nameEnd))
-    );
+    const { names } = this.#extended;
+    return names.hasControls && names.isControl(buffer.toString("latin1", nameStart, nameEnd));
   }
 }
 

@@ -6,12 +6,14 @@ import type { Verdict } from "../wire/framer.ts";
 export interface Interceptor {
   /** Decides on a whole Query, Parse, and while `hasOwn` also Bind, Execute, Close. */
   inspect(type: number, buffer: Buffer, start: number, end: number): Verdict;
-  /** Whether a Query or Parse of which only the beginning is there begins as a statement of ours. */
-  beginsAsOwn(type: number, buffer: Buffer, start: number, end: number): boolean;
+  /** The beginning of a message that is too large to be inspected; whether it begins as a statement of ours. */
+  mustRefuse(type: number, buffer: Buffer, start: number, end: number): boolean;
   /** Handles a message that was taken; the client's stream is paused until the promise settles. */
   handle(type: number, message: Buffer): Promise<void>;
   /** A transaction has ended: portals are gone. */
   onTransactionEnd(): void;
+  /** SQL has given a name to a prepared statement or a portal, as the extended protocol does. */
+  onNamedBySql(): void;
   /** The session is over. */
   close(): void;
 }

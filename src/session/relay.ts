@@ -50,6 +50,7 @@ export class Relay {
       onReset: () => {
         this.areClaimsDue = true;
       },
+      onNamedBySql: () => this.interceptor.onNamedBySql(),
       onCopyIn: (isOwn) => this.#noteCopyIn(isOwn),
       onExchangeEnd: () => this.#fromClient.onExchangeEnd(),
       onAnswered: () => this.#tellReady(),

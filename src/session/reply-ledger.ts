@@ -37,17 +37,11 @@ const entryMask = 3;
 /** Entries that one number holds: as many as fit into the 31 bits that V8 keeps in place. */
 const nearEntries = 15;
 
-function isReadyOwed(entry: number): boolean {
-  return entry === owed.query || entry === owed.sync;
-}
-
 export class ReplyLedger {
   /** As of the last ReadyForQuery, and of what was answered since: in a pipeline blocks begin and end without one. */
   status: TransactionStatus = "I";
   /** ReadyForQuery messages seen: a session is idle as long as it does not move. */
   readyCount = 0;
-  /** How many messages that bring one were sent: `readyCount` when all of them have been answered. */
-  sentReadies = 0;
   #count = 0;
   /** The first entries, the lowest bits first: seldom there are more, and an array would be one more thing to fetch. */
   #near = 0;
@@ -157,7 +151,6 @@ export class ReplyLedger {
     this.#count = Math.min(this.#count, 1);
     this.#near &= entryMask;
     this.#far = undefined;
-    this.sentReadies -= behind.filter(isReadyOwed).length;
     if (end !== -1) for (const entry of behind.slice(end + 1)) this.#push(entry);
     this.#isCopyingIn = end === -1;
   }
@@ -212,6 +205,5 @@ export class ReplyLedger {
       this.#far.push(entry);
     }
     this.#count += 1;
-    if (isReadyOwed(entry)) this.sentReadies += 1;
   }
 }

@@ -56,6 +56,8 @@ export interface UpstreamStreamListener extends Pick<RelayListener, "onFailure">
   onTransactionEnd(): void;
   /** The session's settings may have been reset. */
   onReset(): void;
+  /** SQL has given a name to a prepared statement or a portal. */
+  onNamedBySql(): void;
   /** The upstream waits for the client's data. @param isOwn the copy belongs to an exchange of the front-end's own */
   onCopyIn(isOwn: boolean): void;
   onExchangeEnd(): void;
@@ -254,6 +256,9 @@ export class UpstreamStream implements TransportHandler, FramerVisitor {
     switch (meaning) {
       case "reset":
         this.#listener.onReset();
+        return;
+      case "name":
+        this.#listener.onNamedBySql();
         return;
       case "begin":
         this.#ledger.status = "T";

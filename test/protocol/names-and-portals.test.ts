@@ -59,6 +59,101 @@ async function written(): Promise<string[]> {
   return rows.map(([text]) => text ?? "");
 }
 
+describe("a Bind that is skipped, or refused, leaves the portal of its name to what it was", () => {
+  const behind = async (portal: string, ...messages: readonly Buffer[]) => {
+    await ask(encodeParse("mine", "SHOW USERS"), encodeParse("theirs", "SELECT 'theirs'"));
+    await client.query("BEGIN");
+    await ask(
+      encodeParse("back", "ROLLBACK TO s"),
+      ...[encodeParse("save", "SAVEPOINT s"), bind({ portal: "saved", statement: "save" })],
+      bind({ portal, statement: "mine" }),
+      encodeExecute("saved"),
+    );
+    expect(statusOf(await ask(...messages))).toBe("E");
+    expect(tagsOf(await ask(bind({ portal: "back", statement: "back" }), encodeExecute("back")))).toEqual([
+      "ROLLBACK",
+    ]);
+    return ask(encodeExecute(portal));
+  };
+
+  test.each(["named", ""])("behind an error, %j", async (portal) => {
+    const messages = await behind(portal, encodeParse("", "no SQL"), bind({ portal, statement: "theirs" }));
+    expect(tagsOf(messages)).toEqual(["SHOW"]);
+  });
+
+  test("because the portal is there", async () => {
+    expect(tagsOf(await behind("named", bind({ portal: "named", statement: "theirs" })))).toEqual(["SHOW"]);
+  });
+
+  test("because there is no such statement", async () => {
+    expect(tagsOf(await behind("", bind({ statement: "missing" })))).toEqual(["SHOW"]);
+  });
+});
+
+describe("a message too large to be looked at takes a name from a statement of ours", () => {
+  test("Bind", async () => {
+    await client.query("BEGIN");
+    await ask(...run(create()));
+    expect(
+      tagsOf(await ask(encodeParse("", "SELECT length($1)"), bind({ values: [large] }), execute)),
+    ).toEqual(["SELECT 1"]);
+    expect(tagsOf(await client.query("COMMIT"))).toEqual(["COMMIT"]);
+    expect(await stage.userNames()).toContain(name);
+  });
+
+  test("Parse", async () => {
+    await ask(encodeParse("", create()));
+    expect(rowsOf(await ask(encodeParse("", `SELECT 7 -- ${large}`), bind(), execute))).toEqual([["7"]]);
+    expect(await stage.userNames()).not.toContain(name);
+  });
+
+  test("Parse in place of a COMMIT", async () => {
+    await ask(...run("BEGIN"), ...run(create()), encodeParse("", "COMMIT"));
+    expect(rowsOf(await ask(encodeParse("", `SELECT 7 -- ${large}`), bind(), execute))).toEqual([["7"]]);
+    expect(tagsOf(await ask(...run("COMMIT")))).toEqual(["COMMIT"]);
+    expect(await stage.userNames()).toContain(name);
+  });
+});
+
+describe("a name of ours that SQL gives to something else", () => {
+  test("PREPARE", async () => {
+    await ask(encodeParse("mine", create()));
+    await client.query("DEALLOCATE mine; PREPARE mine AS SELECT 7");
+    expect(rowsOf(await ask(bind({ statement: "mine" }), execute))).toEqual([["7"]]);
+    expect(await stage.userNames()).not.toContain(name);
+  });
+
+  test("PREPARE in the pipeline in which it is bound", async () => {
+    await ask(encodeParse("mine", create()));
+    const messages = await ask(
+      ...run("DEALLOCATE mine"),
+      ...run("PREPARE mine AS SELECT 7"),
+      bind({ statement: "mine" }),
+      execute,
+    );
+    expect(rowsOf(messages)).toEqual([["7"]]);
+    expect(await stage.userNames()).not.toContain(name);
+  });
+
+  test("DECLARE", async () => {
+    await client.query("BEGIN");
+    await ask(encodeParse("mine", create()), bind({ portal: "p", statement: "mine" }));
+    await client.query("CLOSE p; DECLARE p CURSOR FOR SELECT 7");
+    expect(rowsOf(await ask(encodeExecute("p")))).toEqual([["7"]]);
+    expect(await stage.userNames()).not.toContain(name);
+  });
+
+  test("is still ours where it was given to nothing else", async () => {
+    await client.query("PREPARE other AS SELECT 7");
+    await ask(encodeParse("mine", create()));
+    expect(tagsOf(await ask(bind({ statement: "mine" }), execute))).toEqual(["CREATE USER"]);
+    expect(errorOf(await ask(bind({ statement: "mine" }), execute)).get("C")).toBe("42710");
+    expect(errorOf(await ask(bind({ statement: "mine" }), encodeClose("portal", ""), execute)).get("C")).toBe(
+      "34000",
+    );
+  });
+});
+
 describe("a Query of ours", () => {
   test("ends the unnamed statement and portal", async () => {
     await client.query("BEGIN");
