@@ -83,12 +83,20 @@ export class ExtendedQuery {
   mustBind(body: Buffer): boolean {
     try {
       const bind = decodeAs(body, 0x42, "Bind");
+      // Drivers send what comes next without waiting for its answer.
+      if (this.#names.isReset(bind.statement)) this.#relay.areClaimsDue = true;
       return this.#names.isBindOfConcern(bind, this.#paired.isOpen);
     } catch (error) {
       // Malformed: the upstream refuses it in its own words, and no portal is made.
       if (error instanceof SqlError) return false;
       throw error;
     }
+  }
+
+  /** Parse of a statement that takes the session's settings back. */
+  noteReset(name: ObjectName): void {
+    this.#names.noteReset(name);
+    this.#updateRelay();
   }
 
   /** Bind goes on, to the stand-in where the statement is ours; what it makes is noted when the upstream has made it. */

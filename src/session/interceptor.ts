@@ -4,7 +4,7 @@ import { mayHoldAuthReference } from "../ddl/auth-references.ts";
 import { holdsOurs, isOurs, mayNeedAttention } from "../ddl/classify.ts";
 import { namesInDatabaseCommands } from "../ddl/database-command.ts";
 import { lexicalText } from "../ddl/multibyte.ts";
-import { beginsWithReset } from "../ddl/session-reset.ts";
+import { beginsWithReset, holdsReset } from "../ddl/session-reset.ts";
 import { findStatements } from "../ddl/splitter.ts";
 import type { Statement } from "../ddl/statement.ts";
 import { mayBeTransactionControl, parseTransactionControl } from "../ddl/transaction-control.ts";
@@ -65,6 +65,9 @@ export class StatementInterceptor implements Interceptor {
         if (names.hasOwn && names.hasStatement(buffer.toString("latin1", bodyStart, nameEnd)))
           return verdicts.take;
         if (this.#concernsControl(buffer, bodyStart, nameEnd, textEnd)) return verdicts.take;
+        if (beginsWithReset(buffer, nameEnd + 1, textEnd))
+          this.#extended.noteReset(buffer.toString("latin1", bodyStart, nameEnd));
+        else if (names.hasResets && nameEnd === bodyStart) names.forgetUnnamedReset();
         return this.#mustRun(buffer, nameEnd + 1, textEnd) ? verdicts.take : verdicts.pass;
       }
       case letter.bind:
@@ -167,6 +170,8 @@ export class StatementInterceptor implements Interceptor {
     const text = lexicalText(buffer.subarray(start, end), clientEncoding);
     const databases = namesInDatabaseCommands(text, 0, text.length, { standardConformingStrings });
     if (databases.length > 0) this.#freeDatabases(databases);
+    if (holdsReset(text, 0, text.length, { standardConformingStrings }))
+      this.#session.relay.areClaimsDue = true;
     return holdsOurs(text, 0, text.length, { standardConformingStrings });
   }
 

@@ -48,6 +48,8 @@ export class KnownNames {
   readonly #statements = new Map<ObjectName, OwnStatement>();
   /** Prepared statements that control the transaction. */
   readonly #controls = new Map<ObjectName, TransactionControl>();
+  /** Prepared statements that take the session's settings back. */
+  readonly #resets = new Set<ObjectName>();
   /** Made from either; and those that are known to be made from neither. */
   readonly #portals = new Map<ObjectName, KnownPortal>();
   /** True once a statement was prepared that looks like the end of a block by its tag and is none. */
@@ -55,7 +57,9 @@ export class KnownNames {
 
   /** True while a name exists that a message could mean and that is not the upstream's alone. */
   get hasOwn(): boolean {
-    return this.#statements.size > 0 || this.#portals.size > 0 || this.#hasMisleadingTags;
+    return (
+      this.#statements.size > 0 || this.#portals.size > 0 || this.#resets.size > 0 || this.#hasMisleadingTags
+    );
   }
 
   get hasControls(): boolean {
@@ -68,6 +72,23 @@ export class KnownNames {
 
   isControl(name: ObjectName): boolean {
     return this.#controls.has(name);
+  }
+
+  get hasResets(): boolean {
+    return this.#resets.size > 0;
+  }
+
+  isReset(name: ObjectName): boolean {
+    return this.#resets.has(name);
+  }
+
+  /** Sent, and perhaps refused: to seal claims once too often does no harm. */
+  noteReset(name: ObjectName): void {
+    this.#resets.add(name);
+  }
+
+  forgetUnnamedReset(): void {
+    this.#resets.delete("");
   }
 
   get hasPortals(): boolean {

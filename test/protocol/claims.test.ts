@@ -180,6 +180,34 @@ describe("a client that resets its settings has its claims again", () => {
     expect(outcomeOf(await client.readReady())).toBe("alice");
   });
 
+  test("a reset among others sent ahead of a statement in the same write, as Npgsql does with statements prepared", async () => {
+    const client = await logIn();
+    await client.send(
+      encodeQuery(
+        "SET SESSION AUTHORIZATION DEFAULT;RESET ALL;CLOSE ALL;UNLISTEN *;SELECT pg_advisory_unlock_all()",
+      ),
+      encodeParse("", "SELECT auth.id()"),
+      bind(),
+      execute,
+      sync,
+    );
+    expect(describeMessages(await client.readReady())).toBe("CCCCTDCZ");
+    expect(outcomeOf(await client.readReady())).toBe("alice");
+  });
+
+  test.each(["reset", ""])("RESET ALL prepared as %j, and sent ahead of a statement", async (name) => {
+    const client = await logIn();
+    await client.send(encodeParse(name, "RESET ALL"), encodeParse("who", "SELECT auth.id()"), sync);
+    await client.readReady();
+    const run = (statement: string) => [bind({ statement }), execute, sync];
+    await client.send(...run("who"), ...run(name), ...run("who"), ...run(name), ...run("who"));
+    for (const answer of ["alice", undefined, "alice", undefined, "alice"]) {
+      const messages = await client.readReady();
+      if (answer !== undefined) expect(outcomeOf(messages)).toBe(answer);
+      else expect(describeMessages(messages)).toBe("2CZ");
+    }
+  });
+
   test("the Sync behind an error is answered, though claims are due and a Query was skipped", async () => {
     const client = await logIn();
     await client.send(
