@@ -30,10 +30,7 @@ export async function forwardText(
     if (type === "Z") return "finish";
     if (type !== "E") return onReply(type, body);
     hasFailed = true;
-    const moved = movePosition(body, part.offset);
-    if (moved === undefined) return "forward";
-    relay.writeToClient(moved);
-    return "drop";
+    return movePosition(body, part.offset) ?? "forward";
   });
   return !hasFailed && !relay.isStopped;
 }

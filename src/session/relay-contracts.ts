@@ -31,8 +31,11 @@ export interface RelayListener {
   onReady(): void;
 }
 
-/** What becomes of one reply to a message of the front-end's own; `finish` keeps it from the client and ends the exchange. */
-export type ReplyDecision = "forward" | "drop" | "finish" | "forward-and-finish";
+/**
+ * What becomes of one reply to a message of the front-end's own; `finish` keeps it from the client and ends the exchange. A
+ * message is sent in its place, behind those before it, which may not have been written yet.
+ */
+export type ReplyDecision = "forward" | "drop" | "finish" | "forward-and-finish" | Buffer;
 
 /** A COMMIT whose outcome the front-end has to know. */
 export interface CommitHold {

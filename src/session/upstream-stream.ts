@@ -81,6 +81,8 @@ export class UpstreamStream implements TransportHandler, FramerVisitor {
   readonly #transports: RelayTransports;
   readonly #listener: UpstreamStreamListener;
   #exchange: Exchange | undefined;
+  /** Of the reply that is being taken. */
+  #replacement: Buffer | undefined;
   #settledWaiter: (() => void) | undefined;
 
   constructor(
@@ -194,7 +196,8 @@ export class UpstreamStream implements TransportHandler, FramerVisitor {
     if (exchange === undefined || type === reply.parameterStatus) return verdicts.pass;
     const decision = exchange.onReply(String.fromCharCode(type), buffer.subarray(start + 5, end));
     if (decision === "forward") return verdicts.pass;
-    if (decision !== "drop") exchange.finish();
+    if (typeof decision !== "string") this.#replacement = decision;
+    else if (decision !== "drop") exchange.finish();
     return decision === "forward-and-finish" ? verdicts.pass : verdicts.take;
   }
 
@@ -212,7 +215,10 @@ export class UpstreamStream implements TransportHandler, FramerVisitor {
   }
 
   onTake(): void {
-    // A reply that the exchange has kept from the client.
+    // The exchange has kept a reply from the client.
+    if (this.#replacement === undefined) return;
+    this.#transports.writeToClient(this.#replacement);
+    this.#replacement = undefined;
   }
 
   onForward(buffer: Buffer, start: number, end: number): void {

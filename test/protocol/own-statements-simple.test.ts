@@ -109,6 +109,13 @@ describe.each(["whole", "bytes"] as const)("a Query sent %s", (cutting) => {
     expect(errorOf(messages).get("P")).toBe(String(text.indexOf("nonsense_column") + 1));
   });
 
+  test("is told an error whose position was moved behind what came before it", async () => {
+    const messages = await ask(
+      "SHOW USERS; DO 'BEGIN RAISE NOTICE ''told''; END'; SELECT 1; SELECT nonsense_column",
+    );
+    expect(describeMessages(messages)).toMatch(/^TD+CNCTDCEZ$/);
+  });
+
   test("runs ours and theirs in their order under one ReadyForQuery", async () => {
     const messages = await ask(
       "SELECT 'first'; CREATE USER dora PASSWORD 'long enough'; SELECT 'second', count(*) FROM pg_roles WHERE rolname = 'dora'; ; DROP USER dora; SELECT 'third';",
