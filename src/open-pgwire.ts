@@ -9,6 +9,7 @@ import type { IdentityServices } from "./open-identity.ts";
 import type { TlsFiles } from "./open-tls.ts";
 import { CancelRegistry } from "./session/cancel-registry.ts";
 import { Listener } from "./session/listener.ts";
+import { createRandomBytes } from "./session/random-bytes.ts";
 import type { SessionServices } from "./session/services.ts";
 import type { SessionRegistry } from "./session/session-registry.ts";
 import { deriveSecret } from "./upstream/role-credential.ts";
@@ -60,6 +61,7 @@ export function openPgwire({ server, auth }: Config, parts: PgwireParts): Listen
       services: {
         ...services,
         cancels: new CancelRegistry(),
+        randomBytes: createRandomBytes(),
         logins: {
           cache: deps.catalog.cache,
           mock: {

@@ -5,5 +5,6 @@ const apiKey = /ndb_[\w-]{12}_[\w-]*/g;
 const token = /eyJ[\w-]+\.[\w-]+\.[\w-]*/g;
 
 export function hideTokens(text: string): string {
+  if (!text.includes("ndb_") && !text.includes("eyJ")) return text;
   return text.replaceAll(apiKey, "ndb_[secret]").replaceAll(token, "[token]");
 }

@@ -22,9 +22,10 @@ const outerPad = 0x5c;
 export function hmac(key: Buffer, data: Buffer | string): Buffer {
   const short = key.length > blockBytes ? hash("sha256", key, "buffer") : key;
   const bytes = typeof data === "string" ? Buffer.from(data, "utf8") : data;
-  const inner = Buffer.alloc(blockBytes + bytes.length, innerPad);
-  const outer = Buffer.alloc(blockBytes + keyBytes, outerPad);
-  for (let index = 0; index < short.length; index += 1) {
+  // Of node's own pool: memory of its own for each would cost more than the hashes.
+  const inner = Buffer.allocUnsafe(blockBytes + bytes.length);
+  const outer = Buffer.allocUnsafe(blockBytes + keyBytes);
+  for (let index = 0; index < blockBytes; index += 1) {
     const byte = short[index] ?? 0;
     inner[index] = byte ^ innerPad;
     outer[index] = byte ^ outerPad;

@@ -68,13 +68,16 @@ export function createScramVerifierSync(password: string, options: VerifierOptio
  * name from a real one.
  */
 export function createMockVerifier(secret: Buffer, name: string, iterations: number): ScramVerifier {
+  const bytes = hmac(secret, name);
+  const salt = bytes.subarray(0, saltBytes);
+  const hidden = bytes.subarray(saltBytes);
   return {
     kind: "mock",
     iterations,
-    salt: hmac(secret, name).subarray(0, saltBytes),
+    salt,
     // Unguessable though never accepted: even a lost check of `kind` would let nobody in.
-    storedKey: hmac(secret, `stored key\0${name}`),
-    serverKey: hmac(secret, `server key\0${name}`),
+    storedKey: Buffer.concat([hidden, hidden]),
+    serverKey: Buffer.concat([hidden, salt]),
   };
 }
 

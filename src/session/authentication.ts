@@ -1,6 +1,5 @@
 /** The SASL conversation with a client: from the mechanisms offered to an Identity or a refusal (PostgreSQL manual 54.3). */
 
-import { randomBytes } from "node:crypto";
 import type { Identity, RefusalReason } from "../auth/identity.ts";
 import { oauthBearer } from "../auth/oauth-bearer.ts";
 import { identityOf } from "../auth/password.ts";
@@ -24,6 +23,7 @@ import { maxAuthenticationMessageBytes, maxBearerMessageBytes } from "../wire/li
 import type { Transport } from "../wire/transport.ts";
 import { type BearerOffer, runBearerExchange } from "./bearer-exchange.ts";
 import type { HandshakeReader } from "./handshake-reader.ts";
+import type { RandomBytes } from "./random-bytes.ts";
 
 export type AuthenticationOutcome =
   /** `finalMessage` is AuthenticationSASLFinal, still to be sent, together with AuthenticationOk. */
@@ -39,6 +39,7 @@ export type AuthenticationOutcome =
  * Runs one exchange. It runs in full whoever asks: what is wrong with the user shows at its last step only.
  *
  * @param channelBinding tls-server-end-point data of the connection's certificate, if any
+ * @param randomBytes for the nonce
  * @param bearer present where tokens are taken
  * @throws SqlError protocol_violation and its like for a client that does not speak SASL
  */
@@ -48,6 +49,7 @@ export async function authenticateBySasl(
   user: string,
   channelBinding: Buffer | undefined,
   logins: ScramLoginOptions,
+  randomBytes: RandomBytes,
   bearer?: BearerOffer,
 ): Promise<AuthenticationOutcome> {
   const binding = { data: channelBinding };

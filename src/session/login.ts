@@ -12,6 +12,7 @@ import type { Log } from "../observe/log.ts";
 import { authenticateBySasl } from "./authentication.ts";
 import type { BearerOffer } from "./bearer-exchange.ts";
 import type { Greeting } from "./handshake.ts";
+import type { RandomBytes } from "./random-bytes.ts";
 
 /** Tokens as credentials on pgwire; absent where the configuration has them off. */
 export interface BearerLogins {
@@ -24,6 +25,7 @@ export interface LoginServices {
   readonly logins: ScramLoginOptions;
   readonly loginGuard: LoginGuard;
   readonly bearer: BearerLogins | undefined;
+  readonly randomBytes: RandomBytes;
   readonly log: Log;
 }
 
@@ -78,7 +80,9 @@ export async function logIn(
     throw refusal("certificate", user);
   }
   const bearer = bearerOffer(greeting, attempt, services.bearer);
-  const outcome = await authenticateBySasl(reader, transport, user, tls?.channelBinding, logins, bearer);
+  const { randomBytes } = services;
+  const binding = tls?.channelBinding;
+  const outcome = await authenticateBySasl(reader, transport, user, binding, logins, randomBytes, bearer);
   switch (outcome.kind) {
     case "closed":
       return undefined;

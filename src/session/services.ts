@@ -14,12 +14,15 @@ import type { UpstreamPool } from "../upstream/pool.ts";
 import type { UpstreamConnection } from "../upstream/upstream-connection.ts";
 import type { CancelRegistry } from "./cancel-registry.ts";
 import type { BearerLogins } from "./login.ts";
+import type { RandomBytes } from "./random-bytes.ts";
 
 export interface SessionServices {
   readonly pool: UpstreamPool;
   /** Seals the claims of sessions that outlast an envelope. */
   readonly claims: Pick<ClaimsPublisher, "messagesFor" | "withdraw">;
   readonly cancels: CancelRegistry;
+  /** For nonces and cancel keys. */
+  readonly randomBytes: RandomBytes;
   readonly executor: Executor;
   /** Before each login: puts the role right where it has drifted, and makes the built-in roles' grants in a new database. */
   readonly prepareDatabase: (database: string, identity: Identity) => Promise<void>;

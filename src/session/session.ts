@@ -1,19 +1,14 @@
 /** One client from its login to its end: the identity, the upstream connection on loan, the relay, and every way to end. */
 
-import { randomBytes } from "node:crypto";
 import type { Self } from "../auth/live-session.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { PairedTransaction } from "../exec/paired-transaction.ts";
 import type { EndingMode, ManagedSession, SessionProfile } from "../exec/sessions.ts";
 import type { Log } from "../observe/log.ts";
 import type { Lease, Ticket } from "../upstream/lease.ts";
+import { encodeParameters } from "../upstream/upstream-connection.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
-import {
-  encodeBackendKeyData,
-  encodeParameterStatus,
-  encodeReadyForQuery,
-  encodeSqlError,
-} from "../wire/backend-message.ts";
+import { encodeBackendKeyData, encodeReadyForQuery, encodeSqlError } from "../wire/backend-message.ts";
 import type { Transport } from "../wire/transport.ts";
 import { cancelKeyBytes } from "./cancel-registry.ts";
 import { StatementInterceptor } from "./interceptor.ts";
@@ -102,11 +97,14 @@ export class Session implements ManagedSession {
     }
     this.#lease = lease;
     const { connection } = lease;
-    const secretKey = randomBytes(cancelKeyBytes(this.profile.minorVersion));
+    const secretKey = this.#services.randomBytes(cancelKeyBytes(this.profile.minorVersion));
     this.#unregisterCancel = this.#services.cancels.register(connection.processId, secretKey, this);
-    const messages = [greeting];
-    for (const [name, value] of connection.parameters) messages.push(encodeParameterStatus(name, value));
-    messages.push(encodeBackendKeyData(connection.processId, secretKey), encodeReadyForQuery("I"));
+    const messages = [
+      greeting,
+      encodeParameters(connection),
+      encodeBackendKeyData(connection.processId, secretKey),
+      encodeReadyForQuery("I"),
+    ];
     const relay = this.#openRelay(lease);
     this.#relay = relay;
     this.#claims = new SessionClaims(this.profile, relay, this.#services.claims, this.#log);

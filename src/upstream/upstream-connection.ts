@@ -1,5 +1,6 @@
 /** One logged-in connection to the upstream, and what the front-end knows about it. */
 
+import { encodeParameterStatus } from "../wire/backend-message.ts";
 import { decodeParameterStatus } from "../wire/backend-message-decoding.ts";
 import type { Transport } from "../wire/transport.ts";
 
@@ -29,6 +30,8 @@ export interface UpstreamConnection {
   toldClaims?: ToldClaims | undefined;
   /** The parameters as last reported by ParameterStatus; kept true by whoever reads the connection. */
   readonly parameters: Map<string, string>;
+  /** All of them as ParameterStatus messages; absent when one has changed since they were put together. */
+  parameterStatuses?: Buffer | undefined;
   readonly openedAtMs: number;
   /** Cancel requests on their way; the connection must not change hands before they have ended. */
   readonly cancels: Set<Promise<void>>;
@@ -40,4 +43,13 @@ export interface UpstreamConnection {
 export function noteParameterStatus(connection: UpstreamConnection, body: Buffer): void {
   const { name, value } = decodeParameterStatus(body);
   connection.parameters.set(name, value);
+  connection.parameterStatuses = undefined;
+}
+
+/** The parameters for a client whose session begins: one ParameterStatus for each. */
+export function encodeParameters(connection: UpstreamConnection): Buffer {
+  connection.parameterStatuses ??= Buffer.concat(
+    [...connection.parameters].map(([name, value]) => encodeParameterStatus(name, value)),
+  );
+  return connection.parameterStatuses;
 }
