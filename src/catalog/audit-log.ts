@@ -8,23 +8,11 @@
  */
 
 import type { Pool, PoolClient } from "pg";
-import {
-  type Audit,
-  type AuditEntry,
-  type AuditEvent,
-  type AuditLevel,
-  isRecorded,
-} from "../observe/audit.ts";
+import { type Audit, type AuditEntry, type AuditLevel, isRecorded } from "../observe/audit.ts";
 import { hideTokens } from "../observe/hide-tokens.ts";
 import type { Log } from "../observe/log.ts";
-import {
-  type ChainedRow,
-  type ChainHead,
-  chainHash,
-  chainStart,
-  microsOf,
-  verifyChain,
-} from "./audit-chain.ts";
+import { type AppendedEntry, appendRows, beginAppend, type HeadRow } from "./audit-append.ts";
+import { type ChainHead, chainHash, chainStart, verifyChain } from "./audit-chain.ts";
 import type { ChangeListener } from "./change-listener.ts";
 import { FlushSchedule } from "./flush-schedule.ts";
 import type { Queryable } from "./users.ts";
@@ -54,7 +42,7 @@ const maxDetailLength = 1_000;
 const maxNameLength = 128;
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-type AppendedEntry = Omit<ChainedRow, "seq">;
+const printableAscii = /^[ -~]*$/;
 
 export class AuditLog implements Audit {
   readonly #options: AuditLogOptions;
@@ -177,9 +165,8 @@ export class AuditLog implements Audit {
     const ignore = () => undefined;
     client.on("error", ignore);
     try {
-      await client.query("BEGIN");
-      const head = await this.#lockHead(client);
-      const outbox = await takeOutbox(client);
+      const { found, last, outbox } = await beginAppend(client, entriesPerBatch);
+      const head = this.#headOf(found, last);
       const next = await this.#insert(client, head, [...outbox, ...batch]);
       await client.query("COMMIT");
       this.#head = next;
@@ -194,17 +181,8 @@ export class AuditLog implements Audit {
     }
   }
 
-  async #lockHead(client: PoolClient): Promise<ChainHead> {
-    const locked = await client.query<{ seq: string; hash: Buffer }>(
-      "SELECT seq, hash FROM nodedb.audit_head FOR UPDATE",
-    );
-    const found = locked.rows[0];
+  #headOf(found: HeadRow | undefined, last: HeadRow | undefined): ChainHead {
     if (found === undefined) throw new Error("the audit log has lost its head row");
-    // Read behind the lock: the last row of whoever held it before.
-    const written = await client.query<{ seq: string; hash: Buffer }>(
-      "SELECT seq, hash FROM nodedb.audit_log ORDER BY seq DESC LIMIT 1",
-    );
-    const last = written.rows[0];
     const head = { seq: BigInt(found.seq), hash: found.hash };
     this.#noticeRemoval(head, BigInt(last?.seq ?? 0));
     if (last === undefined || BigInt(last.seq) <= head.seq) return head;
@@ -233,30 +211,11 @@ export class AuditLog implements Audit {
     const rows = entries.map((entry) => {
       seq += 1n;
       hash = chainHash(this.#options.key, hash, { ...entry, seq });
-      return { ...entry, seq: String(seq), hash };
+      return { ...entry, seq, hash };
     });
-    await client.query(
-      `INSERT INTO nodedb.audit_log (seq, at, event, username, tenant_id, source, session_id, detail, hash)
-       SELECT r.seq, 'epoch'::pg_catalog.timestamptz + r.micros * '1 microsecond'::pg_catalog.interval,
-              r.event, r.username, r.tenant_id, r.source, r.session_id, r.detail, r.hash
-         FROM unnest($1::pg_catalog.int8[], $2::pg_catalog.float8[], $3::pg_catalog.text[], $4::pg_catalog.text[],
-                     $5::pg_catalog.int8[], $6::pg_catalog.text[], $7::pg_catalog.uuid[], $8::pg_catalog.text[],
-                     $9::pg_catalog.bytea[])
-              AS r (seq, micros, event, username, tenant_id, source, session_id, detail, hash)`,
-      [
-        rows.map((row) => row.seq),
-        rows.map((row) => row.atMicros),
-        rows.map((row) => row.event),
-        rows.map((row) => row.username),
-        rows.map((row) => row.tenantId),
-        rows.map((row) => row.source),
-        rows.map((row) => row.sessionId),
-        rows.map((row) => row.detail),
-        rows.map((row) => row.hash),
-      ],
-    );
-    await client.query("UPDATE nodedb.audit_head SET seq = $1, hash = $2", [String(seq), hash]);
-    return { seq, hash };
+    const next = { seq, hash };
+    await appendRows(client, rows, next);
+    return next;
   }
 
   #logHead(): void {
@@ -265,35 +224,6 @@ export class AuditLog implements Audit {
     this.#loggedSeq = seq;
     this.#options.log.info({ seq: String(seq), hash: hash.toString("hex") }, "audit chain head");
   }
-}
-
-/** Takes committed entries out of the outbox, in their order. */
-async function takeOutbox(client: PoolClient): Promise<AppendedEntry[]> {
-  const result = await client.query<{
-    id: string;
-    at_micros: string;
-    event: AuditEvent;
-    username: string | null;
-    tenant_id: string | null;
-    source: string | null;
-    session_id: string | null;
-    detail: string | null;
-  }>(
-    `DELETE FROM nodedb.audit_outbox
-      WHERE id IN (SELECT o.id FROM nodedb.audit_outbox o ORDER BY o.id LIMIT ${entriesPerBatch})
-  RETURNING id, ${microsOf("at")} AS at_micros, event, username, tenant_id, source, session_id, detail`,
-  );
-  return result.rows
-    .toSorted((a, b) => Number(BigInt(a.id) - BigInt(b.id)))
-    .map((row) => ({
-      atMicros: row.at_micros,
-      event: row.event,
-      username: row.username,
-      tenantId: row.tenant_id,
-      source: row.source,
-      sessionId: row.session_id,
-      detail: row.detail,
-    }));
 }
 
 function pendingEntry(entry: AuditEntry): AppendedEntry {
@@ -313,6 +243,7 @@ function toColumns(entry: AuditEntry): Omit<AppendedEntry, "atMicros" | "event">
 /** The text as PostgreSQL can hold it: names in refused logins are whatever the client sent. Keys and tokens in it are cut out. */
 function storable(text: string | undefined, maxLength: number): string | null {
   if (text === undefined) return null;
+  if (text.length <= maxLength && printableAscii.test(text)) return hideTokens(text);
   // As bytes and back: a part of a string would keep all of it in memory, and half a surrogate pair is nothing to PostgreSQL.
   return hideTokens(Buffer.from(text.slice(0, maxLength)).toString().replaceAll("\0", ""));
 }
