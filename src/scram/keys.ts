@@ -20,7 +20,7 @@ const outerPad = 0x5c;
 
 /** HMAC-SHA-256 (RFC 2104). As two hashes in one call each: a login needs a dozen, and an Hmac object costs twice as much. */
 export function hmac(key: Buffer, data: Buffer | string): Buffer {
-  const short = key.length > blockBytes ? hash("sha256", key, "buffer") : key;
+  const short = key.length > blockBytes ? sha256(key) : key;
   const bytes = typeof data === "string" ? Buffer.from(data, "utf8") : data;
   // Of node's own pool: memory of its own for each would cost more than the hashes.
   const inner = Buffer.allocUnsafe(blockBytes + bytes.length);
@@ -31,13 +31,18 @@ export function hmac(key: Buffer, data: Buffer | string): Buffer {
     outer[index] = byte ^ outerPad;
   }
   bytes.copy(inner, blockBytes);
-  hash("sha256", inner, "buffer").copy(outer, blockBytes);
-  return hash("sha256", outer, "buffer");
+  outer.write(hash("sha256", inner, "binary"), blockBytes, "latin1");
+  return sha256(outer);
+}
+
+/** A buffer that the hash makes itself has memory of its own, which is dearer than a string in between. */
+function sha256(data: Buffer): Buffer {
+  return Buffer.from(hash("sha256", data, "binary"), "latin1");
 }
 
 /** StoredKey = H(ClientKey) */
 export function storedKeyOf(clientKey: Buffer): Buffer {
-  return hash("sha256", clientKey, "buffer");
+  return sha256(clientKey);
 }
 
 /** @throws RangeError when the buffers differ in length */

@@ -146,7 +146,7 @@ export class StatementInterceptor implements Interceptor {
   }
 
   close(): void {
-    void this.#session.paired.discard();
+    if (this.#session.paired.isOpen) void this.#session.paired.discard();
   }
 
   #inspectQuery(buffer: Buffer, start: number, end: number): Verdict {

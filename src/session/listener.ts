@@ -15,7 +15,7 @@ import { newestMinorVersion, type Startup } from "../wire/startup-packet.ts";
 import type { Transport } from "../wire/transport.ts";
 import type { TransportFactory } from "../wire/transport-factory.ts";
 import { type Greeting, receiveStartup } from "./handshake.ts";
-import { logIn, refusal } from "./login.ts";
+import { type LoginServices, logIn, refusal } from "./login.ts";
 import type { SessionServices } from "./services.ts";
 import { Session } from "./session.ts";
 import type { SessionRegistry } from "./session-registry.ts";
@@ -43,6 +43,7 @@ export interface ListenerOptions {
 
 export class Listener {
   readonly #options: ListenerOptions;
+  readonly #loginServices: LoginServices;
   readonly #server: Server;
   readonly #pending = new Set<Transport>();
   #tls: ServerTls | undefined;
@@ -52,6 +53,7 @@ export class Listener {
 
   constructor(options: ListenerOptions, tls: ServerTls | undefined) {
     this.#options = options;
+    this.#loginServices = { ...options.services, log: options.log };
     this.#tls = tls;
     this.#server = createServer({ pauseOnConnect: true, noDelay: true, keepAlive: true }, (socket) =>
       this.#accept(socket),
@@ -114,13 +116,19 @@ export class Listener {
   async #serve(first: Transport): Promise<void> {
     const { log } = this.#options;
     let transport = first;
-    const timer = setTimeout(() => transport.abort(), this.#options.authenticationTimeoutMs);
+    const timeoutMs = this.#options.authenticationTimeoutMs;
+    const timer = setTimeout(() => transport.abort(), timeoutMs);
     const address = first.socket.remoteAddress ?? "?";
     const peer = `${address}:${first.socket.remotePort ?? "?"}`;
     try {
       const outcome = await receiveStartup(
         first,
-        { ...this.#options, tls: this.#tls, timeoutMs: this.#options.authenticationTimeoutMs },
+        {
+          transports: this.#options.transports,
+          tls: this.#tls,
+          isTlsRequired: this.#options.isTlsRequired,
+          timeoutMs,
+        },
         (upgraded) => {
           this.#pending.delete(transport);
           transport = upgraded;
@@ -149,7 +157,7 @@ export class Listener {
     const { startup, transport, reader } = greeting;
     const settings = sessionSettings(startup.parameters);
     const sessionId = randomUUID();
-    const outcome = await logIn(greeting, { address, peer, sessionId }, { ...services, log });
+    const outcome = await logIn(greeting, { address, peer, sessionId }, this.#loginServices);
     if (outcome === undefined) {
       transport.close();
       return;
