@@ -161,6 +161,8 @@ const measureSection: Readonly<Record<Section, MeasureSection>> = {
   },
   churn: async (targets, options, into) => {
     const { churnClients: clients, seconds } = options;
+    // pgbench makes too few logins to warm anything up.
+    for (const target of targets) await runLogins(target, clients, loginWarmUpSeconds);
     await measurePgbench(
       "churn",
       targets,
