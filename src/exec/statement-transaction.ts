@@ -53,8 +53,8 @@ export interface PreparedCommit {
   endAsPostgres(): Promise<boolean>;
 }
 
-/** True for statements that are run as a Query on the client's connection, which ends a pipeline's transaction. */
-export function endsPipeline(statement: Statement): boolean {
+/** True for statements that are PostgreSQL's in the end: they hold when the client's transaction does, and not before. */
+export function endsWithTransaction(statement: Statement): boolean {
   return statement.kind === "create_rls_policy" || statement.kind === "drop_rls_policy";
 }
 

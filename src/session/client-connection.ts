@@ -1,5 +1,6 @@
 /** The client's own upstream connection, lent to a statement of ours that is SQL of PostgreSQL's in the end. */
 
+import { splitStatements } from "../ddl/splitter.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { ClientConnection } from "../exec/context.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
@@ -12,6 +13,7 @@ import {
 } from "../wire/frontend-message-encoding.ts";
 import { MessageReader } from "../wire/message-reader.ts";
 import { MessageWriter } from "../wire/message-writer.ts";
+import { movePosition } from "./forward-text.ts";
 import type { Relay } from "./relay.ts";
 
 /** Names of the statement and portal with which a pipeline is interrupted; a client has its own. */
@@ -27,12 +29,13 @@ export function lendConnection(relay: Relay, protocol: "simple" | "extended"): C
     sql: string,
     encode: (sql: string, encoding: "utf8" | "latin1") => Buffer,
     lastReply: "Z" | "C",
+    offset = 0,
   ): Promise<(string | null)[][]> => {
     const encoding = textEncoding(relay.clientEncoding, sql);
     const rows: (string | null)[][] = [];
     let failure: UpstreamError | undefined;
     await relay.converseForRows(encode(sql, encoding), lastReply === "Z", (type, body) => {
-      if (type === "E") failure ??= new UpstreamError(body);
+      if (type === "E") failure ??= new UpstreamError(movePosition(body, offset)?.subarray(5) ?? body);
       else if (type === "D") rows.push(decodeRow(body, encoding));
       // In a pipeline nothing more comes behind an error before the client's Sync.
       return type === lastReply || (type === "E" && lastReply === "C") ? "finish" : "drop";
@@ -44,13 +47,25 @@ export function lendConnection(relay: Relay, protocol: "simple" | "extended"): C
     return rows;
   };
   const query = (sql: string) => run(sql, encodeText, "Z");
+  const ask = (sql: string) => run(sql, encodeQuestion, "C");
+  // A Query would end the pipeline's transaction.
+  const askEach = async (sql: string) => {
+    const text = Buffer.from(sql);
+    const options = { standardConformingStrings: relay.standardConformingStrings };
+    const rows: (string | null)[][] = [];
+    for (const { start, end } of splitStatements(text, 0, text.length, options)) {
+      const offset = [...text.toString("utf8", 0, start)].length;
+      rows.push(...(await run(text.toString("utf8", start, end), encodeQuestion, "C", offset)));
+    }
+    return rows;
+  };
   return {
     get standardConformingStrings() {
       return relay.standardConformingStrings;
     },
     signal: relay.signal,
-    query,
-    ask: protocol === "simple" ? query : (sql) => run(sql, encodeQuestion, "C"),
+    query: protocol === "simple" ? query : askEach,
+    ask: protocol === "simple" ? query : ask,
   };
 }
 

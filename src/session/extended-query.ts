@@ -9,7 +9,7 @@ import { parseTransactionControl, type TransactionControl } from "../ddl/transac
 import { SqlError } from "../errors/sql-error.ts";
 import type { PairedTransaction } from "../exec/paired-transaction.ts";
 import type { Column } from "../exec/result.ts";
-import { endsPipeline } from "../exec/statement-transaction.ts";
+import { endsWithTransaction } from "../exec/statement-transaction.ts";
 import {
   encodeCommandComplete,
   encodePortalSuspended,
@@ -263,7 +263,7 @@ export class ExtendedQuery {
   #isAlone(statement: Statement): boolean {
     const { ledger, nextFromClient } = this.#relay;
     if (ledger.status !== "I" || this.#paired.isOpen) return false;
-    return endsPipeline(statement) || (!ledger.hasExecuted && nextFromClient === sync);
+    return !endsWithTransaction(statement) && !ledger.hasExecuted && nextFromClient === sync;
   }
 
   async #executeControl(message: Buffer, control: TransactionControl): Promise<void> {

@@ -189,6 +189,68 @@ describe("a portal that was made before the first statement of ours", () => {
   });
 });
 
+describe("a statement that is PostgreSQL's in the end, in a pipeline", () => {
+  const policies = async () => {
+    const { client: other } = await stage.logIn();
+    const rows = rowsOf(await other.query(`SELECT policyname FROM pg_policies WHERE policyname = '${name}'`));
+    other.close();
+    return rows.flat();
+  };
+  const policy = () => `CREATE RLS POLICY ${name} ON written FOR READ USING (name IS NOT NULL)`;
+
+  test("leaves those before it to the Sync", async () => {
+    const messages = await ask(write(), create(), "SHOW RLS POLICIES", policy(), write(`${name}_b`));
+    expect(tagsOf(messages)).toEqual([
+      "INSERT 0 1",
+      "CREATE USER",
+      "SHOW",
+      "CREATE RLS POLICY",
+      "INSERT 0 1",
+    ]);
+    expect(await policies()).toEqual([name]);
+    expect(await found()).toEqual({ rows: [name, `${name}_b`], users: [name] });
+    expect(tagsOf(await ask(`DROP RLS POLICY ${name} ON written`))).toEqual(["DROP RLS POLICY"]);
+    expect(await policies()).toEqual([]);
+  });
+
+  test("is undone with it", async () => {
+    const messages = await ask(write(), create(), policy(), "SELECT 1/0");
+    expect(errorOf(messages).get("C")).toBe("22012");
+    expect(await policies()).toEqual([]);
+    expect(await found()).toEqual({ rows: [], users: [] });
+  });
+
+  test("undoes the rest when it fails, and says where", async () => {
+    const text = `CREATE RLS POLICY ${name} ON written FOR WRITE USING ('ä' = % name)`;
+    const messages = await ask(write(), create(), text);
+    expect([errorOf(messages).get("C"), errorOf(messages).get("P")]).toEqual([
+      "42601",
+      String(text.indexOf("%") + 1),
+    ]);
+    expect(await found()).toEqual({ rows: [], users: [] });
+  });
+
+  test("leaves the client's unnamed statement and portal alone", async () => {
+    await client.send(
+      run("BEGIN"),
+      encodeParse("own", "SHOW RLS POLICIES"),
+      encodeParse("", "SELECT 7"),
+      bind(),
+    );
+    await client.send(
+      bind({ portal: "p", statement: "own" }),
+      encodeExecute("p"),
+      execute,
+      bind(),
+      execute,
+      sync,
+    );
+    const messages = await client.readReady();
+    expect(rowsOf(messages)).toEqual([["7"], ["7"]]);
+    expect(statusOf(messages)).toBe("T");
+  });
+});
+
 describe("a pipeline that a Query ends", () => {
   const behind = async (text: string): Promise<BackendMessage[]> => {
     await client.send(run(write(), create()), encodeQuery(text));

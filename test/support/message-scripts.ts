@@ -20,6 +20,8 @@ export type Step =
   | { readonly send: "describe" | "close"; readonly target: "statement" | "portal"; readonly name: string }
   | { readonly send: "execute"; readonly portal: string; readonly rows: number }
   | { readonly send: "query"; readonly texts: readonly string[] }
+  /** A COPY and its data at once, in a Query or with the unnamed portal. */
+  | { readonly send: "copy"; readonly isQuery: boolean; readonly data: string }
   | { readonly send: "flush" | "sync" | "copy done" };
 
 export type Script = readonly Step[];
@@ -35,6 +37,14 @@ const own: ReadonlyMap<string, string> = new Map([
   ["CREATE USER @a PASSWORD", "CREATE USER @a PASSWORD"],
   ["SELECT $auth.id", "SELECT 'postgres'"],
 ]);
+
+/** Those for which PostgreSQL has nothing like it. */
+const ownAlone: readonly string[] = [
+  "CREATE USER IF NOT EXISTS @a PASSWORD 'long enough to be taken'",
+  "CREATE RLS POLICY @p ON guarded FOR READ USING (name = $auth.id)",
+  "DROP RLS POLICY @p ON guarded",
+  "SHOW RLS POLICIES",
+];
 
 const control = [
   "BEGIN",
@@ -56,6 +66,10 @@ const plain = [
   "SELEC 1",
   "SELECT nothing FROM nowhere",
   "DO 'BEGIN RAISE NOTICE ''told''; END'",
+  "COPY (SELECT generate_series(1, 3)) TO STDOUT",
+  "SELECT auth.id()",
+  "SELECT length('LONG')",
+  "SELECT repeat('long', 50000)",
   "",
 ] as const;
 
@@ -71,14 +85,29 @@ const sideways = [
   "RESET ALL",
 ] as const;
 
-export function isOwn(script: Script): boolean {
-  return script.some(
-    (step) =>
-      (step.send === "parse" && own.has(step.text)) ||
-      (step.send === "query" && step.texts.some((text) => own.has(text))),
+function textsOf(script: Script): string[] {
+  return script.flatMap((step) =>
+    step.send === "parse" ? [step.text] : step.send === "query" ? step.texts : [],
   );
 }
 
+/** Whether it holds statements of ours, each of which PostgreSQL has one like. */
+export function isTranslatable(script: Script): boolean {
+  const texts = textsOf(script);
+  // Behind a reset in the same transaction claims are refused.
+  const mayBeRefused = texts.includes("SELECT $auth.id") && texts.some((text) => resets.has(text));
+  return (
+    texts.some((text) => own.has(text)) && !texts.some((text) => untranslatable.has(text)) && !mayBeRefused
+  );
+}
+
+/** Whether PostgreSQL alone, where there are no claims, answers it. */
+export function isPlain(script: Script): boolean {
+  return !textsOf(script).some((text) => untranslatable.has(text));
+}
+
+const untranslatable: ReadonlySet<string> = new Set([...ownAlone, "SELECT auth.id()"]);
+const resets: ReadonlySet<string> = new Set(["RESET ALL", "DISCARD ALL"]);
 const misspelled: ReadonlySet<string> = new Set(["SELEC 1", "CREATE USER @a PASSWORD"]);
 
 /**
@@ -101,6 +130,7 @@ export interface ScriptOptions {
 export function scripts({ mayHoldOwn, mayQueryUnsynced }: ScriptOptions): fc.Arbitrary<Script> {
   const text = fc.oneof(
     { weight: mayHoldOwn ? 5 : 0, arbitrary: fc.constantFrom(...own.keys()) },
+    { weight: mayHoldOwn ? 1 : 0, arbitrary: fc.constantFrom(...ownAlone) },
     { weight: 4, arbitrary: fc.constantFrom(...control) },
     { weight: 4, arbitrary: fc.constantFrom(...plain) },
     { weight: 1, arbitrary: fc.constantFrom(...sideways) },
@@ -177,6 +207,16 @@ export function scripts({ mayHoldOwn, mayQueryUnsynced }: ScriptOptions): fc.Arb
         .array(text, { minLength: 1, maxLength: 4 })
         .map((texts): Step[] => [...(mayQueryUnsynced ? [] : [sync]), { send: "query", texts }]),
     },
+    {
+      weight: 1,
+      arbitrary: fc
+        .record({
+          send: fc.constant("copy" as const),
+          isQuery: fc.boolean(),
+          data: fc.constantFrom("@a\n@b\n", "@a\ttoo many\n", ""),
+        })
+        .map((copy): Step[] => [...(mayQueryUnsynced || !copy.isQuery ? [] : [sync]), copy]),
+    },
     { weight: 1, arbitrary: fc.constant<Step[]>([{ send: "flush" }]) },
     { weight: 3, arbitrary: fc.constant<Step[]>([sync]) },
     { weight: 1, arbitrary: fc.constant<Step[]>([{ send: "copy done" }]) },
@@ -199,6 +239,14 @@ export function encodeStep(step: Step, translate: (text: string) => string): Buf
       return encodeExecute(step.portal, step.rows);
     case "query":
       return encodeQuery(step.texts.map(translate).join("; "));
+    case "copy": {
+      const text = "COPY written FROM STDIN";
+      const data = [message("d", translate(step.data)), message("c")];
+      if (step.isQuery) return Buffer.concat([encodeQuery(text), ...data]);
+      const begin = [encodeParse("copy", text), bind({ statement: "copy" }), encodeExecute("")];
+      // Nothing else runs it: without data it would take the next messages for them.
+      return Buffer.concat([...begin, ...data, encodeClose("statement", "copy")]);
+    }
     case "flush":
       return encodeFlush();
     case "sync":
@@ -208,14 +256,17 @@ export function encodeStep(step: Step, translate: (text: string) => string): Buf
   }
 }
 
+/** More than a client may send ahead while a statement of ours runs, in bytes. */
+const longText = "x".repeat(70_000);
+
 /** As they are sent to the front-end. */
 export function named(prefix: string): (text: string) => string {
-  return (text) => text.replaceAll("@", prefix);
+  return (text) => text.replaceAll("@", prefix).replace("LONG", longText);
 }
 
 /** As they are sent to PostgreSQL, which has statements of its own for ours. */
 export function translated(prefix: string): (text: string) => string {
-  return (text) => (own.get(text) ?? text).replaceAll("@", prefix);
+  return (text) => named(prefix)(own.get(text) ?? text);
 }
 
 /**
@@ -228,7 +279,9 @@ export function piecesOf(script: Script): { readonly ended: readonly Script[]; r
   let isUnsynced = false;
   for (const step of script) {
     piece.push(step);
-    const isEnd: boolean = step.send === "sync" || (step.send === "query" && !isUnsynced);
+    const isEnd: boolean =
+      step.send === "sync" ||
+      ((step.send === "query" || (step.send === "copy" && step.isQuery)) && !isUnsynced);
     if (step.send !== "flush" && step.send !== "copy done") isUnsynced = !isEnd;
     if (isEnd) ended.push(piece);
     if (isEnd) piece = [];
