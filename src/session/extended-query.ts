@@ -17,7 +17,7 @@ import {
 } from "../wire/backend-message.ts";
 import { decodeCommandComplete } from "../wire/backend-message-decoding.ts";
 import { decodeFrontendMessage, type FrontendMessage, type ObjectName } from "../wire/frontend-message.ts";
-import { encodeDescribe, encodeFlush, encodeParse } from "../wire/frontend-message-encoding.ts";
+import { encodeClose, encodeDescribe, encodeFlush, encodeParse } from "../wire/frontend-message-encoding.ts";
 import { resolveResultFormats } from "../wire/row-encoding.ts";
 import { lendConnection } from "./client-connection.ts";
 import {
@@ -139,7 +139,7 @@ export class ExtendedQuery {
         if (text !== parse.text) forwarded = encodeParse(parse.statement, text, parse.parameterTypeOids);
       }
     } catch (error) {
-      await this.#fail(error);
+      await this.#failParse(parse.statement, error);
       return;
     }
     const columns = statement === "forward" ? undefined : this.#columnsOf(statement);
@@ -326,6 +326,17 @@ export class ExtendedQuery {
       return "forward-and-finish";
     });
     return exists && !this.#relay.isStopped;
+  }
+
+  // PostgreSQL forgets the unnamed statement before it reads the next one.
+  async #failParse(name: ObjectName, error: unknown): Promise<void> {
+    if (name === "") {
+      this.#names.forgetStatement(name);
+      this.#updateRelay();
+      const close = Buffer.concat([encodeClose("statement", name), flush]);
+      await this.#relay.converse(close, false, (type) => (type === "3" ? "finish" : "drop"));
+    }
+    await this.#fail(error);
   }
 
   // The upstream has to fail as well: its transaction, and whatever else is in the pipeline before Sync.

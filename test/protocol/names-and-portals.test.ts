@@ -154,6 +154,15 @@ describe("a name of ours that SQL gives to something else", () => {
   });
 });
 
+test("a Parse of ours that is refused ends the unnamed statement, and no other", async () => {
+  await ask(encodeParse("", create()), encodeParse("stays", "SELECT 7"));
+  expect(errorOf(await ask(encodeParse("", "CREATE USER eve PASWORD"))).get("C")).toBe("42601");
+  expect(errorOf(await ask(encodeParse("stays", "CREATE USER eve PASWORD"))).get("C")).toBe("42601");
+  expect(errorOf(await ask(bind(), execute)).get("C")).toBe("26000");
+  expect(rowsOf(await ask(bind({ statement: "stays" }), execute))).toEqual([["7"]]);
+  expect(await stage.userNames()).not.toContain(name);
+});
+
 describe("a Query of ours", () => {
   test("ends the unnamed statement and portal", async () => {
     await client.query("BEGIN");
