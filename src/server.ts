@@ -331,7 +331,7 @@ async function listenOn(
   http?.open();
   const ports = { pgwire: port, ...(http === undefined ? {} : { http: http.port }) };
   writeFileSync(join(server.dataDir, portsFile), `${JSON.stringify(ports)}\n`);
-  log.debug({ transports: transports.kind }, "listening");
+  log.debug({ transports: transports.kind, tlsTransports: transports.tlsKind }, "listening");
 
   let isClosing = false;
   const shutdown = new SqlError("admin_shutdown", "terminating connection due to administrator command", {

@@ -1,4 +1,4 @@
-/** The one file that knows Node's sockets from the inside: what the raw transport needs, and whether this Node has it. */
+/** The one file that knows Node's sockets from the inside: what the raw transports need, and whether this Node has it. */
 
 import type { Socket } from "node:net";
 
@@ -10,6 +10,8 @@ export interface StreamHandle {
   useUserBuffer(buffer: Uint8Array): void;
   writeBuffer(request: WriteRequest, buffer: Uint8Array): number;
   shutdown(request: ShutdownRequest): number;
+  /** Of TLS: what was received cannot be decrypted. */
+  onerror?: (error: Error) => void;
   /** Ours: whom `onread` belongs to. Node calls it with the handle as `this`, and so one function serves all handles. */
   reader?: { onRead(): Buffer | undefined };
 }
@@ -17,6 +19,7 @@ export interface WriteRequest {
   oncomplete: ((status: number) => void) | undefined;
   /** Keeps the bytes alive while the kernel has not taken them. */
   buffer: Uint8Array | undefined;
+  getAsyncId(): number;
 }
 interface ShutdownRequest {
   oncomplete: (() => void) | undefined;
@@ -54,6 +57,11 @@ export function findStreamBinding(): StreamBinding | undefined {
     // This Node does not lend the binding out: the public API serves.
     return undefined;
   }
+}
+
+/** Whether Node has the request: only then it has an id (AsyncWrap::GetAsyncId, src/async_wrap.cc). */
+export function isInFlight(request: WriteRequest): boolean {
+  return request.getAsyncId() !== -1;
 }
 
 /** @returns undefined where the socket has none, or not such a one */

@@ -1,4 +1,4 @@
-/** A transport on the public API of Node's streams: for TLS, and for a Node whose internals have changed. */
+/** A transport on the public API of Node's streams, for a Node whose internals have changed. */
 
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
@@ -23,6 +23,8 @@ export class StreamTransport implements Transport {
     socket.on("end", this.#onEnd);
     socket.on("error", this.#onEnd);
     socket.on("close", this.#onEnd);
+    // Of a TLS socket that was made from another Node tells only so that what was received cannot be decrypted.
+    socket.on("_tlsError", this.#onEnd);
     socket.pause();
   }
 
@@ -81,6 +83,7 @@ export class StreamTransport implements Transport {
     this.socket.off("end", this.#onEnd);
     this.socket.off("error", this.#onEnd);
     this.socket.off("close", this.#onEnd);
+    this.socket.off("_tlsError", this.#onEnd);
     return this.socket;
   }
 

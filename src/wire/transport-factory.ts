@@ -1,33 +1,41 @@
-/** Makes the transports of a process: raw ones where Node's internals are as expected, public ones elsewhere and for TLS. */
+/** Makes the transports of a process: raw ones where Node's internals are as expected, and public ones elsewhere. */
 
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
+import { RawTlsTransport } from "./raw-tls-transport.ts";
 import { RawTransport } from "./raw-transport.ts";
 import { ReadBuffers } from "./read-buffers.ts";
 import { rawHandleOf, type StreamBinding } from "./stream-binding.ts";
 import { StreamTransport } from "./stream-transport.ts";
 import type { Transport } from "./transport.ts";
 
+export type TransportKind = "raw" | "public";
+
 export class TransportFactory {
+  /** `raw` where Node's internals are used, `public` where its documented streams are. */
+  readonly kind: TransportKind;
+  /** The same of connections in TLS. */
+  readonly tlsKind: TransportKind;
   readonly #binding: StreamBinding | undefined;
   readonly #buffers = new ReadBuffers();
 
-  constructor(binding: StreamBinding | undefined) {
+  /** @param tlsKind `raw` has a meaning only with a binding */
+  constructor(binding: StreamBinding | undefined, tlsKind: TransportKind) {
     this.#binding = binding;
+    this.kind = binding === undefined ? "public" : "raw";
+    this.tlsKind = binding === undefined ? "public" : tlsKind;
   }
 
-  /** `raw` when Node's internals are used, `public` when its documented streams are. */
-  get kind(): "raw" | "public" {
-    return this.#binding === undefined ? "public" : "raw";
-  }
-
-  /** Wraps a connected, paused socket that has no data handler yet. */
+  /** Wraps a connected, paused socket that has no data handler yet; one in TLS, when its handshake is over. */
   open(socket: Socket): Transport {
     socket.setNoDelay(true);
-    if (this.#binding !== undefined && !(socket instanceof TLSSocket)) {
-      const handle = rawHandleOf(socket);
-      if (handle !== undefined) return new RawTransport(socket, handle, this.#binding, this.#buffers);
+    const isTls = socket instanceof TLSSocket;
+    const kind = isTls ? this.tlsKind : this.kind;
+    const handle = kind === "raw" ? rawHandleOf(socket) : undefined;
+    if (this.#binding === undefined || handle === undefined) {
+      return new StreamTransport(socket, this.#binding !== undefined);
     }
-    return new StreamTransport(socket, this.#binding !== undefined);
+    const Raw = isTls ? RawTlsTransport : RawTransport;
+    return new Raw(socket, handle, this.#binding, this.#buffers);
   }
 }

@@ -2,6 +2,7 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { makeServerCertificate } from "../support/certificates.ts";
 import { openRawSession } from "../support/raw-session.ts";
 import { requireClient } from "../support/skips.ts";
 import { openStage, runOnce, type Stage } from "../support/stage.ts";
@@ -9,16 +10,21 @@ import { openStage, runOnce, type Stage } from "../support/stage.ts";
 const allowedGrowthKb = 10 * 1024;
 const million = 1_000_000;
 
-describe("memory", () => {
+describe.each(["plain", "TLS"] as const)("memory, with a client over %s,", (kind) => {
   const hasProc = requireClient("/proc/<pid>/status", existsSync("/proc/self/status"));
   let stage: Stage;
 
   beforeAll(async () => {
     if (!hasProc) return;
-    stage = await openStage();
+    const { certPath, keyPath } = await makeServerCertificate();
+    const tls = `[server.tls]\ncert = "${certPath}"\nkey = "${keyPath}"\nrequired = false\n`;
+    stage = await openStage(kind === "TLS" ? { configuration: tls } : {});
     await stage.asAdmin("CREATE TABLE target (t text); GRANT INSERT ON target TO alice");
   });
   afterAll(() => stage?.close());
+
+  const alice = () =>
+    stage.login("alice", kind === "TLS" ? { ssl: { rejectUnauthorized: false } } : undefined);
 
   function residentKb(): number {
     const status = readFileSync(`/proc/${stage.frontEnd.processId}/status`, "utf8");
@@ -41,7 +47,7 @@ describe("memory", () => {
   }
 
   test.skipIf(!hasProc)("does not grow with 500 MB that a client asks for and does not read", async () => {
-    const session = await openRawSession(stage.login("alice"));
+    const session = await openRawSession(alice());
     // The code paths are warm, so that what is measured is what waits.
     session.query("COPY (SELECT repeat('x', 999) FROM generate_series(1, 20000)) TO STDOUT");
     await session.take("Z");
@@ -70,7 +76,7 @@ describe("memory", () => {
   });
 
   test.skipIf(!hasProc)("does not grow with 200 MB that PostgreSQL does not take", async () => {
-    const session = await openRawSession(stage.login("alice"));
+    const session = await openRawSession(alice());
     const row = Buffer.alloc(64 * 1024, "y");
     row[row.length - 1] = 0x0a;
     const header = Buffer.from([0x64, 0, 0, 0, 0]);
@@ -102,7 +108,7 @@ describe("memory", () => {
   test.skipIf(!hasProc)(
     "does not grow with what a client sends ahead behind a statement of ours",
     async () => {
-      const session = await openRawSession(stage.login("alice"));
+      const session = await openRawSession(alice());
       const before = await waitUntilStill(residentKb);
       session.query("SHOW SESSION; SELECT pg_sleep(2)");
       const text = Buffer.from(`SELECT '${"z".repeat(1_000_000)}'\0`);

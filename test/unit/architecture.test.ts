@@ -47,7 +47,9 @@ const withoutIo = ["wire", "scram", "ddl", "errors"];
 const filesWithIo = [
   "wire/transport.ts",
   "wire/stream-binding.ts",
+  "wire/handle-transport.ts",
   "wire/raw-transport.ts",
+  "wire/raw-tls-transport.ts",
   "wire/stream-transport.ts",
   "wire/transport-factory.ts",
   "wire/choose-transport.ts",

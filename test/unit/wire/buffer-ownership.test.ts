@@ -1,8 +1,5 @@
 /** Whose the bytes of a transport's buffers are: until a write has been taken they belong to it, and to nobody else. */
 
-import { once } from "node:events";
-import type { Socket } from "node:net";
-import { connect as connectTls, createSecureContext, TLSSocket } from "node:tls";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
@@ -10,38 +7,22 @@ import { chooseTransports } from "../../../src/wire/choose-transport.ts";
 import { bufferBytes } from "../../../src/wire/read-buffers.ts";
 import type { Transport } from "../../../src/wire/transport.ts";
 import type { TransportFactory } from "../../../src/wire/transport-factory.ts";
-import { makeServerCertificate } from "../../support/certificates.ts";
-import { closePairs, openPair, type SocketPair } from "../../support/socket-pair.ts";
+import { closePairs, openPair, openSecurePair } from "../../support/socket-pair.ts";
 import { until } from "../../support/until.ts";
 
-const secured: Socket[] = [];
 let factory: TransportFactory;
 
 beforeAll(async () => {
   factory = await chooseTransports("raw");
 });
 afterEach(() => {
-  for (const socket of secured.splice(0)) socket.destroy();
   closePairs();
 });
-
-async function openSecurePair(): Promise<SocketPair> {
-  const plain = await openPair("accepted");
-  const { cert, key } = await makeServerCertificate();
-  const near = new TLSSocket(plain.near, {
-    isServer: true,
-    secureContext: createSecureContext({ cert, key }),
-  });
-  const far = connectTls({ socket: plain.far, ca: cert, servername: "localhost" });
-  secured.push(near, far);
-  await once(far, "secureConnect");
-  return { near, far };
-}
 
 describe("views of one buffer, written again and again", () => {
   test.each([
     ["plain TCP", () => openPair("accepted")],
-    ["TLS", openSecurePair],
+    ["TLS", () => openSecurePair("accepted")],
   ])("arrive as they were, over %s", async (_, open) => {
     const { near, far } = await open();
     const transport = factory.open(near);
@@ -91,8 +72,8 @@ interface Holder {
 }
 
 /** @param reads sizes of the chunks that come one by one; the last one is held */
-async function hold(reads: readonly number[]): Promise<Holder> {
-  const { near, far } = await openPair("accepted");
+async function hold(open: typeof openPair, reads: readonly number[]): Promise<Holder> {
+  const { near, far } = await open("accepted");
   const transport = factory.open(near);
   let view: Buffer = Buffer.alloc(0);
   let count = 0;
@@ -117,9 +98,8 @@ async function hold(reads: readonly number[]): Promise<Holder> {
 /** Has others read through buffers of every size. @returns the memory that they have read into */
 async function readElsewhere(): Promise<Set<string>> {
   const seen = new Set<string>();
-  for (let times = 0; times < 3; times += 1) {
-    const { near, far } = await openPair("accepted");
-    const transport = factory.open(near);
+  const pairs = await Promise.all([openPair("accepted"), openPair("accepted"), openPair("accepted")]);
+  for (const { transport, far } of pairs.map(({ near, far }) => ({ transport: factory.open(near), far }))) {
     let length = 0;
     transport.handler = {
       onData(buffer, start, end) {
@@ -160,15 +140,25 @@ const manners: readonly (readonly [string, readonly number[]])[] = [
   ["a part of the bulk buffer", [bufferBytes.first, bufferBytes.usual, 100]],
 ];
 
-describe.each(manners)("what was read into %s", (_, reads) => {
+const inEach = ([open, where]: readonly [typeof openPair, string]) =>
+  manners.map(([place, reads]) => [place, where, open, reads] as const);
+
+describe.each(
+  (
+    [
+      [openPair, "plain TCP"],
+      [openSecurePair, "TLS"],
+    ] as const
+  ).flatMap(inEach),
+)("what was read into %s, from %s", (_, __, open, reads) => {
   test("is nobody else's while its reader is stopped", async () => {
-    const { view, said } = await hold(reads);
+    const { view, said } = await hold(open, reads);
     expect(await readElsewhere()).not.toContain(placeOf(view));
     expect(view.toString("latin1")).toBe(said);
   });
 
   test("is nobody else's while it is lent, also when its reader has closed", async () => {
-    const { transport, view, said } = await hold(reads);
+    const { transport, view, said } = await hold(open, reads);
     transport.isLent = true;
     transport.close();
     await until(() => transport.socket.closed);
@@ -177,7 +167,7 @@ describe.each(manners)("what was read into %s", (_, reads) => {
   });
 
   test("is used again when its reader has closed and lends nothing", async () => {
-    const { transport, view } = await hold(reads);
+    const { transport, view } = await hold(open, reads);
     transport.close();
     await until(() => transport.socket.closed);
     expect(await readElsewhere()).toContain(placeOf(view));
