@@ -49,7 +49,7 @@ export interface Identity {
   /** The only databases that the session may be in; undefined: those that PostgreSQL lets the role into. */
   readonly databases: readonly string[] | undefined;
   /** Present when the credential was an API key. */
-  readonly keyId?: string;
+  readonly keyId?: string | undefined;
   /** Present when the credential was a certificate: what revocation lists call it. */
   readonly certificateId?: string;
   /** -1 is no limit. */

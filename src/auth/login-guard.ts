@@ -152,17 +152,11 @@ export class LoginGuard {
     const isOwnPassword = identity.method.startsWith("scram-");
     const hasNoPassword = identity.method === "api-key" && identity.principal.kind !== "user";
     if (isOwnPassword || hasNoPassword) lockout.recordSuccess(user);
-    const who = {
-      username: identity.principal.name,
-      tenantId: identity.tenantId,
-      source: address,
-      sessionId,
-    };
-    audit.record({ ...who, event: "AuthSuccess", detail: identity.method });
-    const { keyId } = identity;
-    if (keyId !== undefined && this.#isFirstUse(`${keyId} ${address}`)) {
-      audit.record({ ...who, event: "KeyUsed", detail: `key ${keyId}` });
-    }
+    const { keyId, method, principal, tenantId } = identity;
+    const record = (event: "AuthSuccess" | "KeyUsed", detail: string) =>
+      audit.record({ event, username: principal.name, tenantId, source: address, sessionId, detail });
+    record("AuthSuccess", method);
+    if (keyId !== undefined && this.#isFirstUse(`${keyId} ${address}`)) record("KeyUsed", `key ${keyId}`);
   }
 
   #countByAddress(address: string): void {

@@ -47,7 +47,7 @@ export function identityOf(record: PrincipalRecord, method: AuthMethod, key?: Ap
     isSuperuser: record.roles.includes("superuser"),
     defaultDatabase: isDefaultAllowed ? defaultDatabase : databases[0],
     databases,
-    ...(key === undefined ? {} : { keyId: key.keyId }),
+    keyId: key?.keyId,
     connectionLimit: record.connectionLimit,
     method,
     claims: claimsOf(record),

@@ -38,7 +38,7 @@ export interface ScramLogin {
 export interface ScramCredential {
   readonly record: PrincipalRecord;
   /** Absent: the password. */
-  readonly key?: ApiKeyRecord;
+  readonly key?: ApiKeyRecord | undefined;
 }
 
 export type ScramLoginOutcome =
@@ -82,7 +82,8 @@ export function settleScramLogin(login: ScramLogin, proven: ScramVerifier, now: 
   const credential = login.credentials.get(proven);
   if (credential === undefined) return { ok: false, reason: "wrong_password" };
   const reason = credential.key && keyRefusal(credential.key, now);
-  return reason === undefined ? { ok: true, ...credential } : { ok: false, reason };
+  const { record, key } = credential;
+  return reason === undefined ? { ok: true, record, key } : { ok: false, reason };
 }
 
 function refusalOf(

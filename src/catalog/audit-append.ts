@@ -53,22 +53,22 @@ export async function beginAppend(client: PoolClient, maxFromOutbox: number): Pr
 /** Writes rows behind the head, and moves it to the last of them. */
 export async function appendRows(
   client: PoolClient,
-  rows: readonly (ChainedRow & { readonly hash: Buffer })[],
+  rows: readonly { readonly row: ChainedRow; readonly hash: Buffer }[],
   head: ChainHead,
 ): Promise<void> {
   await client.query({
     name: "append to the audit log",
     text: append,
     values: [
-      rows.map((row) => String(row.seq)),
-      rows.map((row) => row.atMicros),
-      rows.map((row) => row.event),
-      rows.map((row) => row.username),
-      rows.map((row) => row.tenantId),
-      rows.map((row) => row.source),
-      rows.map((row) => row.sessionId),
-      rows.map((row) => row.detail),
-      rows.map((row) => row.hash),
+      rows.map(({ row }) => String(row.seq)),
+      rows.map(({ row }) => row.atMicros),
+      rows.map(({ row }) => row.event),
+      rows.map(({ row }) => row.username),
+      rows.map(({ row }) => row.tenantId),
+      rows.map(({ row }) => row.source),
+      rows.map(({ row }) => row.sessionId),
+      rows.map(({ row }) => row.detail),
+      rows.map(({ hash }) => hash),
       String(head.seq),
       head.hash,
     ],

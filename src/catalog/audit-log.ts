@@ -208,10 +208,11 @@ export class AuditLog implements Audit {
   async #insert(client: PoolClient, head: ChainHead, entries: readonly AppendedEntry[]): Promise<ChainHead> {
     if (entries.length === 0) return head;
     let { seq, hash } = head;
-    const rows = entries.map((entry) => {
+    const rows = entries.map(({ atMicros, event, username, tenantId, source, sessionId, detail }) => {
       seq += 1n;
-      hash = chainHash(this.#options.key, hash, { ...entry, seq });
-      return { ...entry, seq, hash };
+      const row = { seq, atMicros, event, username, tenantId, source, sessionId, detail };
+      hash = chainHash(this.#options.key, hash, row);
+      return { row, hash };
     });
     const next = { seq, hash };
     await appendRows(client, rows, next);
@@ -227,7 +228,9 @@ export class AuditLog implements Audit {
 }
 
 function pendingEntry(entry: AuditEntry): AppendedEntry {
-  return { ...toColumns(entry), event: entry.event, atMicros: `${Date.now()}000` };
+  const { username, tenantId, source, sessionId, detail } = toColumns(entry);
+  const { event } = entry;
+  return { event, username, tenantId, source, sessionId, detail, atMicros: `${Date.now()}000` };
 }
 
 function toColumns(entry: AuditEntry): Omit<AppendedEntry, "atMicros" | "event"> {

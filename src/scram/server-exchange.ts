@@ -204,7 +204,8 @@ function readClientFinal(exchange: AwaitingClientFinal, message: Buffer): Client
   }
   if (proven === undefined) return { kind: "refused", reason: "wrong_password" };
   const signature = hmac(proven.verifier.serverKey, authMessage);
-  return { kind: "accepted", serverFinal: `v=${signature.toString("base64")}`, ...proven };
+  const { verifier, clientKey } = proven;
+  return { kind: "accepted", serverFinal: `v=${signature.toString("base64")}`, verifier, clientKey };
 }
 
 /** Skips optional extensions up to the proof. */

@@ -90,7 +90,8 @@ export async function receiveStartup(
     if (startup.kind === "startup") {
       if (encrypted.tls === undefined && options.isTlsRequired) throw encryptionRequired();
       negotiateVersion(transport, startup);
-      return { kind: "startup", startup, transport, reader, ...encrypted };
+      const { tls, certificate } = encrypted;
+      return { kind: "startup", startup, transport, reader, tls, certificate };
     }
     // Each kind of encryption may be asked for once, and not within encryption.
     if (encrypted.tls !== undefined || seen.has(startup.kind)) throw repeatedRequest();

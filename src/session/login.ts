@@ -103,7 +103,8 @@ export async function logIn(
       // Only now, when the exchange has run in full: a locked name is refused as a wrong password is.
       const barrier = loginGuard.refusalFor(user, address);
       if (barrier === undefined && outcome.kind === "accepted") {
-        return { ...outcome, credential: "password", isRecorded: false };
+        const { identity, finalMessage } = outcome;
+        return { identity, credential: "password", finalMessage, isRecorded: false };
       }
       const reason = barrier ?? (outcome.kind === "refused" ? outcome.reason : "locked");
       log.info({ peer, user, reason }, "login refused");

@@ -71,9 +71,9 @@ export function encodeParse(
  */
 export function encodeBind(
   values: readonly (string | null)[],
-  names: { readonly portal?: string; readonly statement?: string } = {},
+  { portal = "", statement = "" }: { readonly portal?: string; readonly statement?: string } = {},
 ): Buffer {
-  return serialize.bind({ ...names, values: [...values] });
+  return serialize.bind({ portal, statement, values: [...values] });
 }
 
 /** Describe; the name is written as latin1, so that a client's bytes come out as they went in. */
