@@ -207,13 +207,13 @@ export class ExtendedQuery {
         throw new SqlError("object_not_in_prerequisite_state", `portal "${execute.portal}" cannot be run`);
       }
       if (portal.progress === undefined) {
+        const { status } = this.#relay.ledger;
+        const connection = lendConnection(this.#relay, "extended");
+        const isFirst = status === "I" && !this.#paired.isOpen;
         const paired = this.#isAlone(portal.statement) ? undefined : this.#paired;
-        const result = await this.#runner.run(
-          portal.statement,
-          this.#relay.ledger.status,
-          lendConnection(this.#relay, "extended"),
-          paired,
-        );
+        const result = await this.#runner.run(portal.statement, status, connection, paired);
+        // For PostgreSQL, too, the pipeline has to be a transaction now: what cannot be part of one (VACUUM) is refused.
+        if (isFirst && this.#paired.isOpen) await connection.ask("SELECT");
         // It was about one of our users when it was prepared; now only PostgreSQL knows the name.
         if (result === "forward") throw new SqlError("undefined_object", "user does not exist");
         messages.push(...encodeNotices(result));

@@ -189,6 +189,12 @@ describe("a portal that was made before the first statement of ours", () => {
   });
 });
 
+test("what cannot be part of a transaction is refused behind a statement of ours in a pipeline", async () => {
+  const messages = await ask(create(), "DISCARD ALL", write());
+  expect([describeMessages(messages), errorOf(messages).get("C")]).toEqual(["12C12EZ", "25001"]);
+  expect(await found()).toEqual({ rows: [], users: [] });
+});
+
 describe("a statement that is PostgreSQL's in the end, in a pipeline", () => {
   const policies = async () => {
     const { client: other } = await stage.logIn();
