@@ -32,7 +32,7 @@ export function openQuestions(
       database: defaultDatabase,
       role: admin.user ?? "",
       password: await findPassword(),
-      parameters: new Map([...fixedSettings, ["application_name", "nodedb"]]),
+      parameters: new Map([...fixedSettings, ["client_encoding", "UTF8"], ["application_name", "nodedb"]]),
       timeoutMs: openTimeoutMs,
       nonce: () => randomBytes(18).toString("base64"),
     }),

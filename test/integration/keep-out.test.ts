@@ -2,7 +2,7 @@
 
 import type pg from "pg";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { endOf, openStage, passwordOf, type Stage, stateOf } from "../support/stage.ts";
+import { endOf, openStage, passwordOf, runOnce, type Stage, stateOf } from "../support/stage.ts";
 import { until } from "../support/until.ts";
 
 const alterSelf = "DO $$ BEGIN ALTER ROLE alice PASSWORD NULL; END $$";
@@ -102,6 +102,23 @@ test("another user's transaction that is in the way is refused to, and not ended
   expect(await stateOf(stage.asAdmin("DROP USER alice REASSIGN OWNED TO bob"))).toBe("55000");
   await client.query("ROLLBACK");
 }, 40_000);
+
+test("a role whose name is not ASCII is kept out too, whatever encoding is the default of the front-end's own login", async () => {
+  await stage.past("ALTER ROLE postgres SET client_encoding = 'LATIN1'");
+  await stage.past(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'nodedb'",
+  );
+  await stage.asAdmin(`CREATE USER "Grüße" PASSWORD '${passwordOf("Grüße")}'`);
+  await stage.asAdmin("CREATE DATABASE closed");
+  const logIn = async () =>
+    (await runOnce(stage.login("Grüße", { database: "closed" }), "SELECT session_user AS me")).rows;
+  expect(await logIn()).toEqual([{ me: "Grüße" }]);
+  await stage.past("REVOKE CONNECT ON DATABASE closed FROM PUBLIC, nodedb_readwrite");
+  expect(await stateOf(logIn())).toBe("42501");
+  await stage.past("ALTER ROLE postgres RESET client_encoding");
+  await stage.asAdmin("DROP DATABASE closed");
+  await stage.asAdmin('DROP USER "Grüße"');
+});
 
 describe("the settings of a database", () => {
   beforeAll(async () => {
