@@ -1,5 +1,6 @@
 /** A session that lasts for one request: admitted and listed like any other, with an upstream connection on loan and an end. */
 
+import type { Self } from "../auth/live-session.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import type { Log } from "../observe/log.ts";
 import type { Lease, Ticket } from "../upstream/lease.ts";
@@ -57,6 +58,8 @@ export class RequestSession implements ManagedSession {
   readonly isIdle = false;
   readonly activity = 0;
   readonly #services: RequestServices;
+  /** Changes while it waits for its connection. */
+  #self: Self;
   #ticket: Ticket | undefined;
   #client: QueryClient | undefined;
   /** What the client is told instead of whatever its statement ends with. */
@@ -68,6 +71,8 @@ export class RequestSession implements ManagedSession {
   constructor(profile: SessionProfile, services: RequestServices) {
     this.profile = profile;
     this.#services = services;
+    const { role, claims } = profile.identity;
+    this.#self = { role, claims };
   }
 
   get isInTransaction(): boolean {
@@ -117,8 +122,10 @@ export class RequestSession implements ManagedSession {
     this.#client?.resume();
   }
 
-  /** They are sealed anew for each request; this one goes on with those that it began with. */
-  renewClaims(): void {}
+  /** They are sealed anew for each request; one that has its connection goes on with those that it began with. */
+  renewClaims(self: Self): void {
+    if (JSON.stringify(self.claims) !== JSON.stringify(this.#self.claims)) this.#self = self;
+  }
 
   end(error: SqlError, mode: EndingMode): void {
     if (mode === "after_transaction") return;
@@ -137,16 +144,20 @@ export class RequestSession implements ManagedSession {
 
   async #acquire(): Promise<Lease> {
     const { identity, database } = this.profile;
-    const ticket = this.#services.pool.acquire(upstreamTargetOf(identity, database, startupParameters));
-    this.#ticket = ticket;
-    try {
-      const lease = await ticket.lease;
-      const error = this.#interruption ?? this.#ending;
-      if (error === undefined) return lease;
-      lease.release();
-      throw error;
-    } finally {
-      this.#ticket = undefined;
+    for (;;) {
+      const self = this.#self;
+      const target = upstreamTargetOf({ ...identity, ...self }, database, startupParameters);
+      const ticket = this.#services.pool.acquire(target);
+      this.#ticket = ticket;
+      try {
+        const lease = await ticket.lease;
+        const error = this.#interruption ?? this.#ending;
+        if (error === undefined && self === this.#self) return lease;
+        lease.release();
+        if (error !== undefined) throw error;
+      } finally {
+        this.#ticket = undefined;
+      }
     }
   }
 

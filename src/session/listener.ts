@@ -4,7 +4,7 @@ import { randomUUID } from "node:crypto";
 import { createServer, type Server, type Socket } from "node:net";
 import { requireDatabase } from "../auth/effective-databases.ts";
 import type { Identity, RefusalReason } from "../auth/identity.ts";
-import { mayStay } from "../auth/live-session.ts";
+import { mayStay, selfNow } from "../auth/live-session.ts";
 import { isCurrent } from "../auth/password.ts";
 import { SqlError } from "../errors/sql-error.ts";
 import { upstreamTargetOf } from "../exec/upstream-target.ts";
@@ -207,6 +207,8 @@ export class Listener {
       log,
       (closed) => this.#options.registry.remove(closed),
     );
+    // What has changed since the credential was verified, the registry has told nobody of.
+    session.renewClaims(selfNow(cache, identity));
     await this.#options.registry.admit(session);
     if (transport.isClosed) {
       session.leave();

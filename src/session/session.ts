@@ -34,6 +34,8 @@ export class Session implements ManagedSession {
   #lease: Lease | undefined;
   #relay: Relay | undefined;
   #claims: SessionClaims | undefined;
+  /** What was told last, perhaps while the session waited for its connection. */
+  #self: Self | undefined;
   #unregisterCancel: (() => void) | undefined;
   #ending: { readonly error: SqlError; readonly mode: EndingMode } | undefined;
   #isClosed = false;
@@ -108,6 +110,8 @@ export class Session implements ManagedSession {
     const relay = this.#openRelay(lease);
     this.#relay = relay;
     this.#claims = new SessionClaims(this.profile, relay, this.#services.claims, this.#log);
+    // The connection was asked for with what held then.
+    if (this.#self !== undefined) this.#claims.renew(this.#self);
     const early = takeEarly();
     relay.writeToClient(Buffer.concat(messages));
     relay.start(early);
@@ -123,6 +127,7 @@ export class Session implements ManagedSession {
 
   /** What holds for the session from its next transaction on. */
   renewClaims(self: Self): void {
+    this.#self = self;
     this.#claims?.renew(self);
   }
 
