@@ -232,8 +232,9 @@ export class ClientStream implements TransportHandler, FramerVisitor {
 
   /** As far as it is known: what is outstanding may end the transaction that the client is in. */
   get #mayBeginTransaction(): boolean {
-    const { status, hasUnsynced, isEven } = this.#ledger;
-    return !hasUnsynced && (status === "I" || !isEven);
+    const { status, hasUnsynced, hasEndedUnsynced, isBehindEnd, isEven } = this.#ledger;
+    if (hasUnsynced) return isBehindEnd || (hasEndedUnsynced && !isEven);
+    return status === "I" || !isEven;
   }
 
   async #handle(type: number, message: Buffer): Promise<void> {
@@ -251,8 +252,9 @@ export class ClientStream implements TransportHandler, FramerVisitor {
 
   async #handleHeld(type: number, message: Buffer): Promise<void> {
     await this.#upstream.settle();
+    const { status, isSkipping, hasUnsynced, isBehindEnd } = this.#ledger;
     // After an error in the extended protocol the upstream would discard this until the client's Sync.
-    if (!this.#transports.isStopped && this.#ledger.status === "I" && !this.#ledger.isSkipping) {
+    if (!this.#transports.isStopped && status === "I" && !isSkipping && (!hasUnsynced || isBehindEnd)) {
       this.areClaimsDue = false;
       await this.#listener.onClaimsDue();
     }

@@ -51,6 +51,8 @@ export class ReplyLedger {
   #isCopyingIn = false;
   #hasUnsynced = false;
   #hasExecuted = false;
+  #hasEndedUnsynced = false;
+  #isBehindEnd = false;
 
   /** True when nothing is running or on its way: every message has been answered as far as it can be without a Sync. */
   get isEven(): boolean {
@@ -70,6 +72,16 @@ export class ReplyLedger {
   /** True once a statement was executed upstream since the last Sync: there is an implicit transaction. */
   get hasExecuted(): boolean {
     return this.#hasExecuted;
+  }
+
+  /** True once a block has ended since the last Sync: the client's transactions begin and end without one. */
+  get hasEndedUnsynced(): boolean {
+    return this.#hasEndedUnsynced;
+  }
+
+  /** True when the end of a block was the last thing that was answered, and nothing was sent since: no transaction is open. */
+  get isBehindEnd(): boolean {
+    return this.#isBehindEnd && this.status === "I" && this.isEven;
   }
 
   /** True after an error in the extended protocol: the upstream discards every message up to the next Sync. */
@@ -94,6 +106,7 @@ export class ReplyLedger {
 
   /** A message that was sent upstream, by its type byte. */
   noteSent(type: number): void {
+    this.#isBehindEnd = false;
     if (this.#isCopyingIn) {
       this.#noteSentInCopy(type);
       return;
@@ -103,14 +116,12 @@ export class ReplyLedger {
       case letter.functionCall:
         // While it skips, the upstream does not even see this.
         if (this.#isSkipping) return;
-        this.#hasUnsynced = false;
-        this.#hasExecuted = false;
+        this.#noteSynced();
         this.#push(owed.query);
         return;
       case letter.sync:
         this.#isSkipping = false;
-        this.#hasUnsynced = false;
-        this.#hasExecuted = false;
+        this.#noteSynced();
         this.#push(owed.sync);
         return;
       case letter.parse:
@@ -130,7 +141,15 @@ export class ReplyLedger {
 
   /** One of `countedReplies`. */
   noteReply(): void {
+    this.#isBehindEnd = false;
     if (this.#at(0) === owed.reply) this.#shift();
+  }
+
+  /** CommandComplete of a statement that ends a block, behind `noteReply`. */
+  noteBlockEnd(): void {
+    this.status = "I";
+    this.#isBehindEnd = true;
+    if (this.#hasUnsynced) this.#hasEndedUnsynced = true;
   }
 
   noteError(): void {
@@ -164,14 +183,19 @@ export class ReplyLedger {
 
   /** A Query, or a Sync, of the front-end's own. */
   noteOwnQuery(): void {
-    this.#hasUnsynced = false;
-    this.#hasExecuted = false;
+    this.#noteSynced();
     this.#push(owed.query);
   }
 
   /** An extended-protocol message in place of one of the client's. */
   noteOwnExtended(): void {
     this.noteSent(letter.parse);
+  }
+
+  #noteSynced(): void {
+    this.#hasUnsynced = false;
+    this.#hasExecuted = false;
+    this.#hasEndedUnsynced = false;
   }
 
   #noteSentInCopy(type: number): void {

@@ -236,8 +236,8 @@ export class UpstreamStream implements TransportHandler, FramerVisitor {
   #noteReply(type: number, buffer: Buffer, start: number, end: number): void {
     switch (type) {
       case reply.commandComplete:
-        this.#noteTag(buffer, start, end);
         if (this.#exchange === undefined) this.onObserve(type);
+        this.#noteTag(buffer, start, end);
         return;
       case reply.parameterStatus:
         noteParameterStatus(this.#connection, buffer.subarray(start + 5, end));
@@ -270,7 +270,7 @@ export class UpstreamStream implements TransportHandler, FramerVisitor {
         this.#ledger.status = "T";
         return;
       case "end":
-        this.#ledger.status = "I";
+        this.#ledger.noteBlockEnd();
     }
   }
 

@@ -147,6 +147,33 @@ describe("claims of a session that lasts", () => {
   });
 });
 
+test("a client that never sends Sync does not keep the claims of its first transaction, and no implicit one is cut", async () => {
+  const { client: admin } = await stage.logIn();
+  await admin.query("ALTER USER bob SET ROLE readwrite; CREATE TABLE public.unsynced (n int)");
+  await admin.query("GRANT INSERT, SELECT ON public.unsynced TO bob");
+  const client = await logIn("bob");
+  const pipeline = (...texts: string[]) =>
+    texts.flatMap((text) => [encodeParse("", text), bind(), execute, encodeFlush()]);
+  const block = ["BEGIN", "SELECT $auth.roles::text", "COMMIT"];
+  const rolesIn = async () => {
+    const messages: BackendMessage[] = [];
+    for (const _ of block) messages.push(...(await client.readUntil("C")));
+    return outcomeOf(messages);
+  };
+  await client.send(...pipeline(...block));
+  expect(await rolesIn()).toBe("{readwrite}");
+  await admin.query("ALTER USER bob SET ROLE readonly");
+  await client.send(...pipeline(...block, ...block));
+  expect([await rolesIn(), await rolesIn()]).toEqual(["{readonly}", "{readonly}"]);
+  await client.send(...pipeline("INSERT INTO public.unsynced VALUES (1)"));
+  await client.readUntil("C");
+  await admin.query("ALTER USER bob SET ROLE readwrite");
+  await client.send(...pipeline("SELECT 1 / 0"), sync);
+  expect(errorOf(await client.readReady()).get("C")).toBe("22012");
+  expect(await ask(client, "SELECT count(*) FROM public.unsynced")).toBe("0");
+  expect(await ask(client, "SELECT $auth.roles::text")).toBe("{readwrite}");
+});
+
 describe("a client that resets its settings has its claims again", () => {
   test.each([
     ["RESET ALL", ["RESET ALL"]],
