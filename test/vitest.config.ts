@@ -8,8 +8,8 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",
-    // Much of a test is waiting for a server: one file per core, also where two are all there is.
-    maxWorkers: Math.max(2, Math.floor(availableParallelism() / 2)),
+    // Much of a test is waiting, for a server or for a time limit: three files at once do well on two cores.
+    maxWorkers: Math.max(3, Math.floor(availableParallelism() / 2)),
     testTimeout: 30_000,
     hookTimeout: 120_000,
     reporters: ["default", new CountReporter()],
